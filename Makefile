@@ -1,0 +1,35 @@
+# The course in two commands: `make course` runs it, `make test` checks it. `make help` lists the rest.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: help install model course lab test clean
+
+help:  ## list these commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+$(INSTALLED): requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "The course needs Python 3.11 or newer; set PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check "$$(grep ^torch== requirements.txt)"
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+install: $(INSTALLED)  ## make .venv and install the pinned packages
+
+model: $(INSTALLED)  ## fetch the language model (93 MB, once)
+	@$(BIN)/python -m course_utils.loading --fetch
+
+course: model  ## run the four notebooks; executed copies and HTML go to build/course/
+	@$(BIN)/python -m course_utils.course
+
+lab: model  ## open the notebooks in JupyterLab
+	$(BIN)/python -m jupyterlab --notebook-dir notebooks
+
+test: model  ## run all tests, the notebooks among them
+	$(BIN)/python -m pytest
+
+clean:  ## remove .venv and build/; the model stays in its cache
+	rm -rf .venv build

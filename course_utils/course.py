@@ -1,0 +1,179 @@
+"""How does the whole course run? Executes the notebooks in order and writes them, with HTML pages, to `build/course/`.
+
+    python -m course_utils.course               # all four; executed copies, HTML and an index
+    python -m course_utils.course --in-place    # the same, and the executed notebooks replace those in notebooks/
+"""
+
+import argparse
+import html
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import psutil
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbconvert import HTMLExporter
+from rich.console import Console
+
+from course_utils.model_cache import default_model_dir
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("0*.ipynb"))
+SECONDS, BYTES = 240, 4e9  # budget of one notebook on two CPU cores, with the model cached
+MEASURED = re.compile(r"^\*Measured .*\*$", re.MULTILINE)
+KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+CELL_TIMEOUT = 600
+
+
+@dataclass
+class Run:
+    """One executed notebook: `seconds` of wall-clock time and the highest resident memory of its kernel, in bytes."""
+
+    path: Path
+    title: str
+    seconds: float
+    peak: int
+
+    @property
+    def cost(self) -> str:
+        return f"{self.seconds // 60:.0f} min {self.seconds % 60:02.0f} s, peak memory {self.peak / 1e9:.1f} GB"
+
+
+def execute(path: Path) -> tuple[nbformat.NotebookNode, Run]:
+    """Run a notebook from top to bottom in a fresh kernel, in the folder it lies in.
+
+    Raises:
+        CellExecutionError: a cell failed; its message shows the cell and the error.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+    client = NotebookClient(
+        notebook, timeout=CELL_TIMEOUT, record_timing=False, resources={"metadata": {"path": path.parent}}
+    )
+    start, peak, stop = time.perf_counter(), [0], threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.05):
+            try:
+                pid = client.km.provisioner.pid if client.km and client.km.provisioner else None
+                if pid:
+                    peak[0] = max(peak[0], psutil.Process(pid).memory_info().rss)
+            except psutil.Error:
+                continue
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        client.execute(stderr=subprocess.DEVNULL)  # the kernel's own log lines; a cell's stderr is in its outputs
+    finally:
+        stop.set()
+        watcher.join()
+    tidy(notebook)
+    title = notebook.cells[0].source.splitlines()[0].lstrip("# ")
+    return notebook, Run(path, title, time.perf_counter() - start, peak[0])
+
+
+def tidy(notebook: nbformat.NotebookNode) -> None:
+    """Make outputs independent of chance: one stream each, progress bars reduced to their last line, no stray metadata."""
+    notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type != "code":
+            continue
+        streams: dict[str, nbformat.NotebookNode] = {}
+        outputs = []
+        for output in cell.outputs:
+            if output.output_type == "stream" and output.name in streams:
+                streams[output.name].text += output.text
+                continue
+            if output.output_type == "stream":
+                streams[output.name] = output
+            outputs.append(output)
+        for stream in streams.values():
+            stream.text = re.sub(r"^.*\r(?=[^\n])", "", stream.text, flags=re.MULTILINE).lstrip("\r\n")
+        cell.outputs = outputs
+
+
+def state_cost(notebook: nbformat.NotebookNode, run: Run) -> None:
+    """Write the measured time and memory into the notebook's first cell."""
+    first = notebook.cells[0]
+    line = f"*Measured on two CPU cores with the model cached: {run.cost}.*"
+    if not MEASURED.search(first.source):
+        raise ValueError(f"{run.path.name}: the first cell needs a line of the form '*Measured ...*'.")
+    first.source = MEASURED.sub(line, first.source)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def page(notebook: nbformat.NotebookNode, runs: list[str], name: str) -> str:
+    """The notebook as one HTML page, with links to its neighbors."""
+    body, _ = HTMLExporter().from_notebook_node(notebook)
+    index = runs.index(name)
+    links = ['<a href="index.html">All notebooks</a>']
+    links += [f'<a href="{runs[index - 1]}.html">Previous</a>'] if index else []
+    links += [f'<a href="{runs[index + 1]}.html">Next</a>'] if index + 1 < len(runs) else []
+    bar = f'<nav style="font-family:sans-serif;padding:1em 2em">{" · ".join(links)}</nav>'
+    body = re.sub(r"<title>.*?</title>", f"<title>{html.escape(name)}</title>", body, count=1, flags=re.DOTALL)
+    return re.sub(r"(<body[^>]*>)", lambda found: found[1] + bar, body, count=1)
+
+
+def index_page(runs: list[Run]) -> str:
+    """The page that lists all notebooks with what each took."""
+    rows = "".join(
+        f'<tr><td><a href="{run.path.stem}.html">{html.escape(run.title)}</a></td><td>{run.cost}</td>'
+        f'<td><a href="{run.path.name}">notebook</a></td></tr>'
+        for run in runs
+    )
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>LoRA, PEFT, QLoRA, Guanaco-style SFT</title>'
+        "<style>body{font:16px/1.5 sans-serif;max-width:46em;margin:3em auto;padding:0 1em}td{padding:.3em 1em .3em 0}"
+        f"</style></head><body><h1>LoRA, PEFT, QLoRA, Guanaco-style SFT</h1><table>{rows}</table></body></html>"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m course_utils.course", description="Run the course.")
+    parser.add_argument("notebooks", nargs="*", type=Path, help="notebooks to run; all four by default")
+    parser.add_argument("--in-place", action="store_true", help="also replace the notebooks by their executed copies")
+    options = parser.parse_args()
+    os.environ.setdefault("COURSE_PROFILE", "cpu")
+    default_model_dir()  # fetched here, where its progress shows
+    target = ROOT / "build" / "course"
+    target.mkdir(parents=True, exist_ok=True)
+    paths = [path.resolve() for path in options.notebooks] or NOTEBOOKS
+    names, runs = [path.stem for path in NOTEBOOKS], []
+    console = Console(highlight=False)
+    for path in paths:
+        with console.status(f"{path.name} ..."):
+            try:
+                notebook, run = execute(path)
+            except CellExecutionError as error:
+                sys.exit(f"{path.name} failed:\n{error}")
+        state_cost(notebook, run)
+        over = " (over the budget of 4 min and 4 GB)" if run.seconds > SECONDS or run.peak > BYTES else ""
+        console.print(f"{path.name:24} {run.cost}{over}")
+        text = nbformat.writes(notebook) + "\n"
+        write(target / path.name, text)
+        write(target / f"{path.stem}.html", page(notebook, names, path.stem))
+        if options.in_place:
+            write(path, text)
+        runs.append(run)
+    if not options.notebooks:
+        write(target / "index.html", index_page(runs))
+        console.print(f"{'all':24} {sum(run.seconds for run in runs) / 60:.1f} min; open {target / 'index.html'}")
+
+
+if __name__ == "__main__":
+    main()

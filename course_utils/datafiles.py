@@ -1,0 +1,120 @@
+"""Where do the course's own data files lie, and what do they hold?"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from course_utils.trees import DataError, Message, build, split_of
+
+PACKAGE = Path(__file__).parent
+HUB_PREFIX = "hub:"
+
+
+def data_dir() -> Path:
+    """The folder `data/`: beside the package in a clone, inside it when it was installed from a wheel."""
+    inside = PACKAGE / "data"
+    return inside if inside.is_dir() else PACKAGE.parent / "data"
+
+
+def read_jsonl(path: Path) -> Iterator[Any]:
+    """The JSON value of each line.
+
+    Raises:
+        DataError: a line is not valid JSON or not UTF-8; names file and line.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield json.loads(line.decode("utf-8"))
+            except UnicodeDecodeError as error:
+                raise DataError(f"{path.name}, line {number}: not UTF-8 ({error.reason}); save it as UTF-8") from error
+            except json.JSONDecodeError as error:
+                raise DataError(f"{path.name}, line {number}: not valid JSON ({error})") from error
+
+
+def load_conversations(source: str | Path | None = None, split: str | None = None) -> list[Message]:
+    """Conversation trees, each as its first message with ranked replies below it.
+
+    Args:
+        source: a JSONL file in the OASST schema (flat or nested); the course's own by default. "hub:" followed by a
+            data set's id reads it from the hub: `load_conversations("hub:OpenAssistant/oasst1")`.
+        split: "train", "validation" or "test" (80/10/10 by a hash of the tree's id); all trees by default.
+
+    Raises:
+        DataError: the file is malformed; names file, line and field.
+        ValueError: unknown split.
+        FileNotFoundError: no such file.
+    """
+    if split not in (None, "train", "validation", "test"):
+        raise ValueError(f"Unknown split {split!r}; choose train, validation or test.")
+    if isinstance(source, str) and source.startswith(HUB_PREFIX):
+        trees = build(_hub_rows(source.removeprefix(HUB_PREFIX)), source)
+    else:
+        path = Path(source) if source else data_dir() / "conversations.jsonl"
+        trees = build(read_jsonl(path), path.name)
+    return [tree for tree in trees if split in (None, split_of(tree.message_id))]
+
+
+def _hub_rows(dataset_id: str) -> Iterator[dict[str, Any]]:
+    from datasets import load_dataset
+
+    try:
+        yield from load_dataset(dataset_id, split="train")
+    except (OSError, ValueError) as error:
+        raise OSError(
+            f"Cannot load the data set {dataset_id!r} from the hub ({str(error).splitlines()[0]}). Check the id and "
+            "the network, or leave out `source` to use the course's own conversations."
+        ) from error
+
+
+def load_passages() -> list[str]:
+    """General text (80-200 tokens each) on which forgetting is measured."""
+    return [record["text"] for record in _checked("passages.jsonl", "id", "kind", "text")]
+
+
+def load_prompts() -> list[dict[str, Any]]:
+    """The 80 evaluation prompts: `id`, `category`, `text`, `reference` answer, and what it `must` contain."""
+    return _checked("prompts.jsonl", "id", "category", "text", "reference", "must")
+
+
+def load_task(name: str, split: str) -> list[dict[str, str]]:
+    """One split of a narrow task with exact answers: dicts with `prompt` and `answer`.
+
+    Raises:
+        ValueError: there is no such task or split; names those there are.
+    """
+    folder = data_dir() / "tasks"
+    path = folder / f"{name}.jsonl"
+    if not path.is_file():
+        raise ValueError(f"Unknown task {name!r}; choose from {', '.join(sorted(p.stem for p in folder.glob('*.jsonl')))}.")
+    rows = [row for row in _checked(f"tasks/{name}.jsonl", "split", "prompt", "answer") if row["split"] == split]
+    if not rows:
+        raise ValueError(f"Unknown split {split!r}; choose train, validation or test.")
+    return rows
+
+
+def load_figures(name: str) -> pd.DataFrame:
+    """A table of published numbers; its column `source` names paper and table.
+
+    Raises:
+        ValueError: there is no such table; names those there are.
+    """
+    folder = data_dir() / "figures"
+    path = folder / f"{name}.csv"
+    if not path.is_file():
+        raise ValueError(f"Unknown table {name!r}; choose from {', '.join(sorted(p.stem for p in folder.glob('*.csv')))}.")
+    return pd.read_csv(path, comment="#")
+
+
+def _checked(file: str, *fields: str) -> list[dict[str, Any]]:
+    """The records of a data file, each with all of `fields`."""
+    records = []
+    for number, record in enumerate(read_jsonl(data_dir() / file), 1):
+        for name in fields:
+            if not isinstance(record, dict) or not record.get(name):
+                raise DataError(f"{file}, line {number}, field {name!r}: missing or empty")
+        records.append(record)
+    return records

@@ -1,0 +1,85 @@
+"""Write the three narrow tasks: `python data/tasks/make_tasks.py`. Seeded, so it always writes the same files.
+
+Each task has 300 training, 60 validation and 60 test examples with an exact answer, and no prompt occurs twice.
+"""
+
+import calendar
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+SIZES = {"train": 300, "validation": 60, "test": 60}
+MONTHS = list(calendar.month_name)[1:]
+
+
+def ordinal(day: int) -> str:
+    """1 -> 1st, 2 -> 2nd, 11 -> 11th, 23 -> 23rd."""
+    suffix = "th" if 10 <= day % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(day % 10, "th")
+    return f"{day}{suffix}"
+
+
+def dates(rng: random.Random) -> tuple[str, str]:
+    """An English date -> ISO 8601."""
+    year, month = rng.randint(1900, 2099), rng.randint(1, 12)
+    day = rng.randint(1, calendar.monthrange(year, month)[1])
+    name = MONTHS[month - 1]
+    written = rng.choice(
+        [
+            f"{name} {day}, {year}",
+            f"{day} {name} {year}",
+            f"the {ordinal(day)} of {name} {year}",
+            f"{name[:3]} {ordinal(day)}, {year}",
+            f"{day} {name[:3]}. {year}",
+        ]
+    )
+    return written, f"{year:04d}-{month:02d}-{day:02d}"
+
+
+def units(rng: random.Random) -> tuple[str, str]:
+    """A metric quantity -> the same in a smaller unit, in one fixed format."""
+    big, small, factor = rng.choice(
+        [("km", "m", 1000), ("m", "cm", 100), ("cm", "mm", 10), ("kg", "g", 1000), ("l", "ml", 1000), ("t", "kg", 1000)]
+    )
+    number = rng.randint(2, 99) if rng.random() < 0.5 else rng.randint(11, 999) / 10
+    verb = rng.choice(["Convert {} {} to {}.", "{} {} in {}?", "How much is {} {} in {}?"])
+    return verb.format(f"{number:g}", big, small), f"{round(number * factor)} {small}"
+
+
+def records(rng: random.Random) -> tuple[str, str]:
+    """A sentence about an order -> a strict JSON record."""
+    item = rng.choice("mugs lamps chairs plates towels candles baskets pillows frames clocks bowls rugs".split())
+    color = rng.choice("red blue green white black yellow gray brown".split())
+    city = rng.choice("Lisbon Oslo Quito Cairo Dublin Kyoto Lima Prague Nairobi Turin Perth Boston".split())
+    count = rng.randint(2, 40)
+    sentence = rng.choice(
+        [
+            f"Please send {count} {color} {item} to {city}.",
+            f"{city} needs {count} {item}, all {color}.",
+            f"We shipped {count} {color} {item} to our shop in {city}.",
+            f"A customer in {city} wants {count} {item} in {color}.",
+        ]
+    )
+    answer = {"item": item, "color": color, "quantity": count, "city": city}
+    return sentence, json.dumps(answer)
+
+
+def make(task: Callable[[random.Random], tuple[str, str]], seed: int) -> list[dict[str, str]]:
+    """All examples of a task, without repeated prompts, each with its split."""
+    rng, answers = random.Random(seed), {}
+    while len(answers) < sum(SIZES.values()):
+        prompt, answer = task(rng)
+        answers.setdefault(prompt, answer)
+    splits = [split for split, size in SIZES.items() for _ in range(size)]
+    return [{"split": s, "prompt": p, "answer": a} for s, (p, a) in zip(splits, answers.items(), strict=True)]
+
+
+def main() -> None:
+    folder = Path(__file__).parent
+    for seed, task in enumerate((dates, units, records)):
+        lines = [json.dumps(example, ensure_ascii=False) + "\n" for example in make(task, seed)]
+        (folder / f"{task.__name__}.jsonl").write_text("".join(lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""Strict nbval: notebooks are compared cell by cell, with tolerance for floats and none for shortcuts.
+
+What it adds to nbval (each point has a test in `test_strict_nbval.py`):
+
+- text must be equal with numbers masked, integers exactly, floats within the cell's `rtol=...` tag (default 1e-6);
+- stderr (progress bars) and HTML are not compared;
+- an unexecuted, stripped or reordered notebook is red: execution counts must be 1..n;
+- opting out takes the tag `nbval-ignore-output` and `metadata.reason`; at most one code cell in ten may;
+- packages are installed by the first cell alone, text outputs stay under 100 KB;
+- a dead kernel fails at once, and after an exception the rest of that notebook is skipped.
+"""
+
+import math
+import os
+import re
+import time
+from collections import defaultdict
+from pathlib import Path
+from queue import Empty
+
+import nbformat
+import nbval.kernel
+import nbval.plugin
+import pytest
+
+RTOL = 1e-6
+OPT_OUT = "nbval-ignore-output"
+KNOWN_TAGS = re.compile(rf"{OPT_OUT}|raises-exception|rtol=[\d.e-]+")
+NUMBER = re.compile(r"[-+]?(?:\d+\.\d+|\.\d+|\d+)(?:[eE][-+]?\d+)?")
+NOT_COMPARED = ("stderr", "text/html", "image/svg+xml")
+MAX_TEXT_BYTES = 100_000
+
+
+def same_text(reference: str, found: str, rtol: float = RTOL) -> bool:
+    """Whether two outputs agree: text exactly, integers exactly, floats within `rtol`."""
+    if NUMBER.sub("#", reference) != NUMBER.sub("#", found):
+        return False
+    return all(map(lambda a, b: same_number(a, b, rtol), NUMBER.findall(reference), NUMBER.findall(found)))
+
+
+def same_number(a: str, b: str, rtol: float) -> bool:
+    """Whether two numbers, as they were printed, agree; only floats have a tolerance."""
+    if a == b:
+        return True
+    is_float = all("." in x or "e" in x.lower() for x in (a, b))
+    return is_float and math.isclose(float(a), float(b), rel_tol=rtol)
+
+
+def structure_problems(notebook: nbformat.NotebookNode) -> list[str]:
+    """What is wrong with a notebook before any cell is run."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    problems = []
+    if notebook.metadata.get("kernelspec", {}).get("name") != "python3":
+        problems.append("the kernel is not 'python3'")
+    counts = [cell.execution_count for cell in cells]
+    if counts != list(range(1, len(cells) + 1)):
+        problems.append(f"not executed from top to bottom: execution counts are {counts}")
+    opted_out = [cell for cell in cells if OPT_OUT in cell.metadata.get("tags", [])]
+    if len(opted_out) * 10 > len(cells):
+        problems.append(f"{len(opted_out)} of {len(cells)} code cells opt out of comparison; at most one in ten may")
+    for number, cell in enumerate(cells, 1):
+        problems += [f"code cell {number}: {problem}" for problem in cell_problems(cell, number)]
+    return problems
+
+
+def cell_problems(cell: nbformat.NotebookNode, number: int) -> list[str]:
+    """What is wrong with one code cell."""
+    tags, problems = cell.metadata.get("tags", []), []
+    if OPT_OUT in tags and not cell.metadata.get("reason"):
+        problems.append("opts out of comparison without a reason in its metadata")
+    problems += [f"unknown tag {tag!r}" for tag in tags if not KNOWN_TAGS.fullmatch(tag)]
+    if re.search(r"#\s*(NBVAL|PYTEST_VALIDATE)_", cell.source):
+        problems.append("an nbval marker in a comment; use a tag")
+    if number > 1 and re.search(r"pip['\", ]+install", cell.source):
+        problems.append("installs packages; only the first cell may")
+    if any(output.output_type == "error" for output in cell.outputs) and "raises-exception" not in tags:
+        problems.append("its stored output is an error")
+    text = sum(len(str(output.get("text", output.get("data", {}).get("text/plain", "")))) for output in cell.outputs)
+    if text > MAX_TEXT_BYTES:
+        problems.append(f"{text} bytes of text output, more than {MAX_TEXT_BYTES}")
+    return problems
+
+
+class KernelDied(RuntimeError):
+    """The kernel process is gone; nobody will answer."""
+
+
+class WatchedKernel(nbval.kernel.RunningKernel):
+    """A kernel whose death is noticed within a second rather than at the cell's timeout."""
+
+    def await_reply(self, msg_id: str, timeout: float | None = None) -> None:
+        deadline = time.monotonic() + (timeout or math.inf)
+        while True:
+            try:
+                return super().await_reply(msg_id, timeout=1)
+            except Empty:
+                if not self.is_alive():
+                    raise KernelDied from None
+                if time.monotonic() > deadline:
+                    raise
+
+
+class Structure(pytest.Item):
+    """The checks that need no kernel; the first item of every notebook."""
+
+    def __init__(self, *, problems: list[str], **options: object) -> None:
+        super().__init__(**options)
+        self.problems = problems
+
+    def runtest(self) -> None:
+        assert not self.problems, "; ".join(self.problems)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo) -> str:
+        return f"{self.path.name}: " + f"\n{self.path.name}: ".join(self.problems)
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        return self.path, 0, f"{self.path.name}::structure"
+
+
+class StrictFile(nbval.plugin.IPyNbFile):
+    """A notebook: its structure first, then its cells, in one kernel."""
+
+    abandoned: str | None = None  # why the remaining cells are skipped
+
+    def collect(self):
+        self.skip_compare += NOT_COMPARED
+        yield Structure.from_parent(
+            self, name="structure", problems=structure_problems(nbformat.read(self.path, as_version=4))
+        )
+        yield from super().collect()
+
+
+class StrictCell(nbval.plugin.IPyNbCell):
+    """A code cell, run and compared."""
+
+    def runtest(self) -> None:
+        if self.parent.abandoned:
+            pytest.skip(self.parent.abandoned)
+        try:
+            super().runtest()
+        except KernelDied:
+            self.parent.abandoned = "the kernel died in an earlier cell"
+            self.raise_cell_error("The kernel died while running this cell (out of memory?)")
+        except nbval.plugin.NbCellError as error:
+            if "outputs differ" not in str(error):
+                self.parent.abandoned = "an earlier cell failed"
+            raise
+
+    def compare_outputs(self, test, ref, skip_compare=None) -> bool:
+        rtol = next((float(t.removeprefix("rtol=")) for t in self.cell.metadata.get("tags", []) if t[:5] == "rtol="), RTOL)
+        expected, found = self.by_kind(ref), self.by_kind(test)
+        self.comparison_traceback = []
+        for kind in sorted(expected.keys() | found.keys()):
+            if len(expected[kind]) != len(found[kind]):
+                self.comparison_traceback.append(f"{kind}: {len(expected[kind])} stored outputs, {len(found[kind])} now")
+            for old, new in zip(expected[kind], found[kind], strict=False):
+                if not same_text(old, new, rtol):
+                    self.comparison_traceback.append(f"{kind}, rtol {rtol:g}:\n--- stored\n{old}\n--- now\n{new}")
+        return not self.comparison_traceback
+
+    def by_kind(self, outputs) -> dict[str, list[str]]:
+        """The texts to compare, by stream name, MIME type or field."""
+        texts = defaultdict(list)
+        for output in nbval.plugin.transform_streams_for_comparison(outputs):
+            for key, value in {**output, **output.get("data", {})}.items():
+                if key != "data" and key not in self.parent.skip_compare:
+                    texts[key].append(str(value))
+        return texts
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Put the strict classes in nbval's place, and give notebooks and tests the same closed, small machine."""
+    nbval.plugin.IPyNbFile, nbval.plugin.IPyNbCell = StrictFile, StrictCell
+    nbval.plugin.RunningKernel = WatchedKernel
+    os.environ["COURSE_PROFILE"] = "cpu"
+    os.environ["HF_HUB_OFFLINE"] = "1"

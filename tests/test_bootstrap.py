@@ -1,0 +1,109 @@
+"""The first cell in its three places, and installing without touching torch or numpy."""
+
+import os
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from types import SimpleNamespace
+
+import nbformat
+import pytest
+from packaging.requirements import Requirement
+
+from course_utils import bootstrap
+from tests.conftest import ROOT
+
+
+def test_nothing_is_missing_here():
+    assert bootstrap.missing(bootstrap.requirements()) == []
+
+
+def test_missing_and_too_old_are_found():
+    wanted = [Requirement(r) for r in ("torch>=2.0", "numpy>=99", "no-such-package>=1", "numpy; python_version<'3'")]
+    assert [str(r) for r in bootstrap.missing(wanted)] == ["numpy>=99", "no-such-package>=1"]
+
+
+def test_installs_only_what_is_missing_with_torch_and_numpy_held_fixed(monkeypatch, capsys):
+    calls = []
+
+    def run(command, **options):
+        with open(command[command.index("--constraint") + 1]) as file:
+            calls.append((command, file.read()))
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(bootstrap, "requirements", lambda: [Requirement("torch>=2.0"), Requirement("no-such-package>=1")])
+    monkeypatch.setattr(bootstrap.subprocess, "run", run)
+    bootstrap.ensure()
+    command, constraints = calls[0]
+    assert command[command.index("--constraint") + 2 :] == ["no-such-package>=1"]
+    assert f"torch=={version('torch')}\n" in constraints
+    assert f"numpy=={version('numpy')}\n" in constraints
+    assert "Installed no-such-package" in capsys.readouterr().out
+
+
+def test_a_loaded_package_that_was_replaced_asks_for_a_restart(monkeypatch, capsys):
+    monkeypatch.setattr(bootstrap, "requirements", lambda: [Requirement("pytest>=99")])
+    monkeypatch.setattr(bootstrap.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=0))
+    bootstrap.ensure()
+    assert "Restart the kernel" in capsys.readouterr().out
+
+
+def test_torch_that_is_too_old_is_not_touched(monkeypatch):
+    monkeypatch.setattr(bootstrap, "requirements", lambda: [Requirement("torch>=99")])
+    monkeypatch.setattr(bootstrap.subprocess, "run", lambda *_, **__: pytest.fail("pip was called"))
+    with pytest.raises(RuntimeError, match="Too old here: torch>=99"):
+        bootstrap.ensure()
+
+
+def first_cell(name: str) -> str:
+    return next(c.source for c in nbformat.read(ROOT / "notebooks" / name, as_version=4).cells if c.cell_type == "code")
+
+
+NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("0*.ipynb"))
+
+
+def test_all_notebooks_share_the_first_cell():
+    assert len({first_cell(name) for name in NOTEBOOKS}) == 1
+
+
+def without_course(tmp_path) -> dict[str, str]:
+    """An environment in which the installed course cannot be imported, but everything else can."""
+    hook = "import sys\nsys.path[:] = [p for p in sys.path if p != {!r}]\n"
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(hook.format(str(ROOT)))
+    return {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def run_first_cell(folder, environment, *, then: str) -> subprocess.CompletedProcess:
+    code = f"{first_cell(NOTEBOOKS[0])}\n{then}"
+    return subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True)
+
+
+WHERE = "import course_utils, pathlib; print(pathlib.Path(course_utils.__file__).parent.parent.resolve())"
+
+
+def test_lone_notebook_brings_the_course_from_a_repository(tmp_path):
+    """An empty folder, no course installed, `COURSE_REPO` naming a local clone."""
+    (tmp_path / "empty").mkdir()
+    environment = {**without_course(tmp_path), "COURSE_REPO": str(ROOT)}
+    done = run_first_cell(tmp_path / "empty", environment, then=WHERE)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(tmp_path / "empty" / "lora-course")
+
+
+def test_lone_notebook_without_a_repository_says_what_to_set(tmp_path):
+    (tmp_path / "empty").mkdir()
+    environment = {k: v for k, v in without_course(tmp_path).items() if k != "COURSE_REPO"}
+    done = run_first_cell(tmp_path / "empty", environment, then=WHERE)
+    assert done.returncode != 0
+    assert "os.environ['COURSE_REPO']" in done.stderr
+
+
+def test_in_a_clone_the_package_beside_the_notebooks_is_used(tmp_path):
+    shutil.copytree(ROOT / "course_utils", tmp_path / "clone" / "course_utils")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path / "clone")
+    (tmp_path / "clone" / "notebooks").mkdir()
+    done = run_first_cell(tmp_path / "clone" / "notebooks", without_course(tmp_path), then=WHERE)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(tmp_path / "clone")

@@ -1,0 +1,67 @@
+"""Bytes against closed forms and against what other libraries count."""
+
+import bitsandbytes as bnb
+import pytest
+import torch
+from torch import nn
+
+from course_utils import loading, memory
+
+
+def test_shared_storage_counts_once(model):
+    tensor = torch.zeros(10, 10)
+    assert memory.tensor_bytes([tensor, tensor[2:], tensor.T]) == 400
+    assert memory.tensor_bytes(model.parameters()) == model.get_memory_footprint()
+
+
+def test_meta_tensors_have_bytes_too():
+    with torch.device("meta"):
+        layers = nn.Sequential(nn.Linear(1000, 1000, bias=False), nn.Linear(1000, 1000, bias=False))
+    assert memory.tensor_bytes(layers.parameters()) == 2 * 4 * 1000 * 1000
+
+
+def test_full_training_with_adam_costs_16_bytes_per_parameter():
+    layer = nn.Linear(100, 50, bias=False)
+    optimizer = torch.optim.AdamW(layer.parameters())
+    layer(torch.randn(3, 100)).sum().backward()
+    optimizer.step()
+    table = memory.ledger(layer, optimizer)
+    assert table["trainable weights"] == table["gradients"] == 4 * 5000
+    assert table["optimizer states"] == 8 * 5000 + 4  # two moments, and Adam's step counter
+    assert table["total"] == 16 * 5000 + 4
+
+
+@pytest.mark.parametrize(("double", "bits"), [(False, 4 + 32 / 64), (True, 4 + 8 / 64 + 32 / (64 * 256))])
+def test_4_bit_layer_has_the_bits_of_the_paper(double, bits):
+    """QLoRA, section 3: 4.5 bits per parameter, and 4.127 with double quantization."""
+    weight = bnb.nn.Params4bit(torch.randn(1024, 1024), requires_grad=False, compress_statistics=double, quant_type="nf4")
+    weight = weight.to("cpu")
+    layer = nn.Module()
+    layer.weight = weight
+    table = memory.ledger(layer)
+    tables = 16 * 4 + (256 * 4 + 4 if double else 0)  # code tables, and the mean that double quantization subtracts
+    assert 8 * (table["total"] - tables) / 1024**2 == pytest.approx(bits, abs=1e-9)
+    assert memory.count_parameters(layer) == 1024**2
+
+
+def test_constants_are_what_get_memory_footprint_leaves_out():
+    model = loading.load_model(precision="nf4", compute_dtype=torch.bfloat16, device="cpu")
+    table = memory.ledger(model)
+    assert table["total"] - table["quantization constants"] - model.get_memory_footprint() == pytest.approx(0, abs=4096)
+    assert table["quantization constants"] == 106_168_320 / 64 * 4 + 210 * 64
+
+
+def test_measure_sees_what_a_block_allocates():
+    with memory.measure() as peak:
+        big = torch.ones(50_000_000)  # 200 MB, touched
+        del big
+    assert 190e6 < peak.added < 260e6
+    with memory.measure() as peak:
+        pass
+    assert peak.added < 20e6
+
+
+def test_table_leaves_out_empty_rows():
+    text = memory.as_table(MB=memory.ledger(nn.Linear(1000, 1000, bias=False)))
+    assert "optimizer" not in text
+    assert "4.0" in text

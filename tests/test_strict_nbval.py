@@ -1,0 +1,122 @@
+"""The notebook checks go red on every kind of bad notebook, and stay green on a good one."""
+
+import textwrap
+
+import nbformat
+import pytest
+from nbformat import v4
+
+from tests.strict_nbval import same_text, structure_problems
+
+pytest_plugins = ["pytester"]
+
+
+def stream(text: str, name: str = "stdout") -> nbformat.NotebookNode:
+    return v4.new_output("stream", name=name, text=text)
+
+
+def cell(source: str, count: int | None, *outputs: nbformat.NotebookNode, **metadata: object) -> nbformat.NotebookNode:
+    return v4.new_code_cell(source, execution_count=count, outputs=list(outputs), metadata=metadata)
+
+
+def notebook(*cells: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    return v4.new_notebook(cells=list(cells), metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+
+
+GOOD = [cell("x = 1 + 1", 1), cell("print(x, 0.5)", 2, stream("2 0.5\n"))]
+
+
+@pytest.fixture
+def outcomes(pytester: pytest.Pytester, request: pytest.FixtureRequest):
+    """Run a notebook through pytest as the course does, and count what happened."""
+
+    def run(*cells: nbformat.NotebookNode) -> dict[str, int]:
+        nbformat.write(notebook(*cells), pytester.path / "made.ipynb")
+        pytester.makeconftest(
+            textwrap.dedent(f"""
+            import sys
+            sys.path.insert(0, {str(request.config.rootpath)!r})
+            pytest_plugins = ["tests.strict_nbval"]
+            """)
+        )
+        options = ("--nbval", "--nbval-current-env", "--nbval-cell-timeout=60", "-p", "no:cacheprovider")
+        return pytester.runpytest_subprocess(*options).parseoutcomes()
+
+    return run
+
+
+def test_good_notebook_passes(outcomes):
+    assert outcomes(*GOOD) == {"passed": 3}
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [
+        ("unexecuted", [cell("x = 1", None)]),
+        ("stripped", [cell("print(1)", None), cell("print(2)", None)]),
+        ("out of order", [cell("x = 1", 2), cell("x = 2", 1)]),
+        ("not from one", [cell("x = 1", 7)]),
+        ("opt-out without reason", [*[cell("", n) for n in range(1, 11)], cell("1", 11, tags=["nbval-ignore-output"])]),
+        ("too many opt-outs", [cell("x = 1", 1, tags=["nbval-ignore-output"], reason="chance")]),
+        ("marker in a comment", [cell("# NBVAL_IGNORE_OUTPUT\nx = 1", 1)]),
+        ("skipped by a tag", [cell("x = 1", 1, tags=["nbval-skip"])]),
+        ("install in a later cell", [cell("x = 1", 1), cell("!pip install nothing", 2)]),
+        ("stored error", [cell("1/0", 1, v4.new_output("error", ename="E", evalue="", traceback=[]))]),
+        ("endless output", [cell("x = 1", 1, stream("a" * 200_000))]),
+    ],
+)
+def test_bad_structure_is_red(name, cells):
+    assert structure_problems(notebook(*cells)), name
+
+
+def test_good_structure_is_green():
+    assert structure_problems(notebook(*GOOD)) == []
+
+
+def test_structure_failure_turns_the_run_red(outcomes):
+    assert outcomes(cell("x = 1", None)).get("failed") == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "stored"),
+    [
+        ("print(3)", "2\n"),  # an integer is off by one
+        ("print(0.5001)", "0.5\n"),  # a float is outside the tolerance
+        ("print('lower')", "higher\n"),
+        ("x = 1", "2\n"),  # an output is missing
+    ],
+)
+def test_wrong_output_is_red(outcomes, source, stored):
+    assert outcomes(cell(source, 1, stream(stored))).get("failed") == 1
+
+
+def test_tolerance_tag_and_stderr(outcomes):
+    source = "import sys; print(0.5001); print('bar', 17, file=sys.stderr)"
+    made = cell(source, 1, stream("0.5\n"), stream("bar 12\n", "stderr"), tags=["rtol=1e-3"])
+    assert outcomes(made) == {"passed": 2}
+
+
+def test_dead_kernel_fails_at_once_and_the_rest_is_skipped(outcomes):
+    result = outcomes(cell("import os; os._exit(1)", 1), cell("x = 1", 2), cell("x = 2", 3))
+    assert (result["failed"], result["skipped"]) == (1, 2)
+
+
+def test_after_an_exception_the_rest_is_skipped(outcomes):
+    result = outcomes(cell("1 / 0", 1), cell("x = 1", 2))
+    assert (result["failed"], result["skipped"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "rtol", "same"),
+    [
+        ("loss 0.3", "loss 0.30000000000000004", 1e-6, True),
+        ("loss 0.30", "loss 0.31", 1e-3, False),
+        ("12 of 60", "13 of 60", 0.5, False),
+        ("1e-5", "1.0e-05", 1e-6, True),
+        ("a 1.0", "b 1.0", 1.0, False),
+        ("-0.5", "0.5", 1e-6, False),
+        ("1987-03-02", "1987-03-03", 1.0, False),
+    ],
+)
+def test_same_text(a, b, rtol, same):
+    assert same_text(a, b, rtol) is same
