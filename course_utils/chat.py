@@ -25,11 +25,11 @@ GUANACO = (
 )
 CHATML = (
     "{% for message in messages %}"
-    "<|im_start|>{{ message['role'] }}\n"
+    "<|im_start|>{{ message['role'] }}{{ '\\n' }}"
     "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] }}<|im_end|>{% endgeneration %}"
-    "{% else %}{{ message['content'] }}<|im_end|>{% endif %}\n"
+    "{% else %}{{ message['content'] }}<|im_end|>{% endif %}{{ '\\n' }}"
     "{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant{{ '\\n' }}{% endif %}"
 )
 TEMPLATES = {"guanaco": GUANACO, "chatml": CHATML}
 

@@ -127,7 +127,9 @@ class StrictFile(nbval.plugin.IPyNbFile):
         yield Structure.from_parent(
             self, name="structure", problems=structure_problems(nbformat.read(self.path, as_version=4))
         )
-        yield from super().collect()
+        for item in super().collect():
+            item.__class__ = StrictCell  # nbval names its cell class; the strict one has the same fields
+            yield item
 
 
 class StrictCell(nbval.plugin.IPyNbCell):
@@ -169,8 +171,14 @@ class StrictCell(nbval.plugin.IPyNbCell):
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Put the strict classes in nbval's place, and give notebooks and tests the same closed, small machine."""
-    nbval.plugin.IPyNbFile, nbval.plugin.IPyNbCell = StrictFile, StrictCell
+    """Give notebooks and tests the same closed, small machine, and have nbval watch its kernels."""
     nbval.plugin.RunningKernel = WatchedKernel
     os.environ["COURSE_PROFILE"] = "cpu"
     os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file(file_path: Path, parent: pytest.Collector):
+    """Put the strict class in place of nbval's."""
+    found = yield
+    return [StrictFile.from_parent(parent, path=f.path) if type(f) is nbval.plugin.IPyNbFile else f for f in found]
