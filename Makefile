@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help install model course lab test clean
+.PHONY: help install model course lab test studies clean
 
 help:  ## list these commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -30,6 +30,9 @@ lab: model  ## open the notebooks in JupyterLab
 
 test: model  ## run all tests, the notebooks among them
 	$(BIN)/python -m pytest
+
+studies: model  ## run the long experiments whose records are in data/studies/ (those that are missing)
+	@$(BIN)/python -m course_utils.studies
 
 clean:  ## remove .venv and build/; the model stays in its cache
 	rm -rf .venv build

@@ -29,7 +29,9 @@ def ensure() -> None:
         return
     blocked = [requirement for requirement in needed if installed(requirement.name) and requirement.name in KEPT]
     if blocked:
-        raise RuntimeError(f"Too old here: {', '.join(map(str, blocked))}. Upgrade it yourself, then restart the kernel.")
+        raise RuntimeError(
+            f"Too old here: {', '.join(map(str, blocked))}. Upgrade it yourself, then restart the kernel."
+        )
     imported = [requirement.name for requirement in needed if requirement.name.replace("-", "_") in sys.modules]
     with tempfile.TemporaryDirectory() as folder:
         constraints = Path(folder) / "constraints.txt"
@@ -63,7 +65,9 @@ def installed(name: str) -> str | None:
 def missing(wanted: list[Requirement]) -> list[Requirement]:
     """Those requirements that are not installed in a version that fits (local labels such as +cpu are ignored)."""
     applicable = [r for r in wanted if r.marker is None or r.marker.evaluate()]
-    return [r for r in applicable if not (found := installed(r.name)) or not r.specifier.contains(found, prereleases=True)]
+    return [
+        r for r in applicable if not (found := installed(r.name)) or not r.specifier.contains(found, prereleases=True)
+    ]
 
 
 def kept_versions() -> str:

@@ -50,7 +50,9 @@ def top_thread(tree: Message, worst: bool = False) -> list[Turn]:
     return [{"role": ROLE_NAMES[message.role], "content": message.text} for message in thread]
 
 
-def render(thread: list[Turn], tokenizer: PreTrainedTokenizerBase, template: str = "guanaco", *, ask: bool = False) -> str:
+def render(
+    thread: list[Turn], tokenizer: PreTrainedTokenizerBase, template: str = "guanaco", *, ask: bool = False
+) -> str:
     """The text of a thread; with `ask`, ready for the model's next answer."""
     return tokenizer.apply_chat_template(
         thread, chat_template=_template(template), tokenize=False, add_generation_prompt=ask

@@ -1,10 +1,11 @@
 """How does the whole course run? Executes the notebooks in order and writes them, with HTML pages, to `build/course/`.
 
-    python -m course_utils.course               # all four; executed copies, HTML and an index
-    python -m course_utils.course --in-place    # the same, and the executed notebooks replace those in notebooks/
+python -m course_utils.course               # all four; executed copies, HTML and an index
+python -m course_utils.course --in-place    # the same, and the executed notebooks replace those in notebooks/
 """
 
 import argparse
+import base64
 import html
 import os
 import re
@@ -81,7 +82,7 @@ def execute(path: Path) -> tuple[nbformat.NotebookNode, Run]:
 
 
 def tidy(notebook: nbformat.NotebookNode) -> None:
-    """Make outputs independent of chance: one stream each, progress bars reduced to their last line, no stray metadata."""
+    """Take chance out of the outputs: one stream each, progress bars as their last line, no stray metadata."""
     notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
@@ -110,11 +111,20 @@ def state_cost(notebook: nbformat.NotebookNode, run: Run) -> None:
     first.source = MEASURED.sub(line, first.source)
 
 
-def write(path: Path, text: str) -> None:
+def write(path: Path, content: str | bytes) -> None:
     """Write a file whole or not at all."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
     os.replace(partial, path)
+
+
+def readme_picture(notebook: nbformat.NotebookNode) -> bytes | None:
+    """The picture that the README shows: the curves of all methods, where a notebook has it."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
+    for output in outputs:
+        if "prefix tuning over" in output.metadata.get("image/png", {}).get("alt", ""):
+            return base64.b64decode(output.data["image/png"])
+    return None
 
 
 def page(notebook: nbformat.NotebookNode, runs: list[str], name: str) -> str:
@@ -169,6 +179,8 @@ def main() -> None:
         write(target / f"{path.stem}.html", page(notebook, names, path.stem))
         if options.in_place:
             write(path, text)
+            if picture := readme_picture(notebook):
+                write(path.parent / "five_methods.png", picture)
         runs.append(run)
     if not options.notebooks:
         write(target / "index.html", index_page(runs))

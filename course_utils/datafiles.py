@@ -89,7 +89,9 @@ def load_task(name: str, split: str) -> list[dict[str, str]]:
     folder = data_dir() / "tasks"
     path = folder / f"{name}.jsonl"
     if not path.is_file():
-        raise ValueError(f"Unknown task {name!r}; choose from {', '.join(sorted(p.stem for p in folder.glob('*.jsonl')))}.")
+        raise ValueError(
+            f"Unknown task {name!r}; choose from {', '.join(sorted(p.stem for p in folder.glob('*.jsonl')))}."
+        )
     rows = [row for row in _checked(f"tasks/{name}.jsonl", "split", "prompt", "answer") if row["split"] == split]
     if not rows:
         raise ValueError(f"Unknown split {split!r}; choose train, validation or test.")
@@ -105,7 +107,9 @@ def load_figures(name: str) -> pd.DataFrame:
     folder = data_dir() / "figures"
     path = folder / f"{name}.csv"
     if not path.is_file():
-        raise ValueError(f"Unknown table {name!r}; choose from {', '.join(sorted(p.stem for p in folder.glob('*.csv')))}.")
+        raise ValueError(
+            f"Unknown table {name!r}; choose from {', '.join(sorted(p.stem for p in folder.glob('*.csv')))}."
+        )
     return pd.read_csv(path, comment="#")
 
 

@@ -1,4 +1,4 @@
-"""Which messages of the libraries are known to mean nothing here? Those, and only those, are silenced, in this one place."""
+"""Which messages of the libraries are known to mean nothing here? Those, and no others, are silenced, in this place."""
 
 import logging
 import warnings

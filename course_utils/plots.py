@@ -3,7 +3,7 @@
 The lines are for those who cannot see the picture (they are its alt text, too), and for the notebook tests, which
 compare text and skip pictures.
 One visual language: direct labels instead of legends where they fit, line styles and markers beside colors (so that a
-greyscale print still reads), and a palette that color-blind readers can tell apart (Okabe and Ito, 2008).
+grayscale print still reads), and a palette that color-blind readers can tell apart (Okabe and Ito, 2008).
 """
 
 import io
@@ -55,7 +55,12 @@ def loss_curves(title: str = "Training loss", **runs: Sequence[float]) -> Pictur
     for index, ((name, losses), end) in enumerate(zip(runs.items(), ends, strict=True)):
         axes.plot(range(1, len(losses) + 1), losses, color=COLORS[index], linestyle=STYLES[index], linewidth=2)
         axes.annotate(
-            _name(name), (len(losses), end), xytext=(6, 0), textcoords="offset points", color=COLORS[index], fontsize=FONT
+            _name(name),
+            (len(losses), end),
+            xytext=(6, 0),
+            textcoords="offset points",
+            color=COLORS[index],
+            fontsize=FONT,
         )
         axes.margins(x=0.02)
     axes.set_ylim(bottom=0)

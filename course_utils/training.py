@@ -1,4 +1,4 @@
-"""How do I fine-tune it? A plain loop for the first three notebooks, TRL's `SFTTrainer` for the fourth; one loss for both."""
+"""How do I fine-tune it? A plain loop for notebooks 01 to 03, TRL's `SFTTrainer` for 04, and one loss for both."""
 
 import random
 import time

@@ -40,7 +40,9 @@ def notebook_definitions(name: str) -> SimpleNamespace:
     scope: dict[str, object] = {}
     for cell in [c for c in notebook.cells if c.cell_type == "code"][1:]:  # the first cell finds the package
         for node in ast.parse(cell.source).body:
-            constant = isinstance(node, ast.Assign) and all(isinstance(t, ast.Name) and t.id.isupper() for t in node.targets)
+            constant = isinstance(node, ast.Assign) and all(
+                isinstance(t, ast.Name) and t.id.isupper() for t in node.targets
+            )
             if constant or isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)):
                 exec(compile(ast.Module([node], []), name, "exec"), scope)
     return SimpleNamespace(**{key: value for key, value in scope.items() if not key.startswith("__")}, scope=scope)

@@ -149,12 +149,16 @@ class StrictCell(nbval.plugin.IPyNbCell):
             raise
 
     def compare_outputs(self, test, ref, skip_compare=None) -> bool:
-        rtol = next((float(t.removeprefix("rtol=")) for t in self.cell.metadata.get("tags", []) if t[:5] == "rtol="), RTOL)
+        rtol = next(
+            (float(t.removeprefix("rtol=")) for t in self.cell.metadata.get("tags", []) if t[:5] == "rtol="), RTOL
+        )
         expected, found = self.by_kind(ref), self.by_kind(test)
         self.comparison_traceback = []
         for kind in sorted(expected.keys() | found.keys()):
             if len(expected[kind]) != len(found[kind]):
-                self.comparison_traceback.append(f"{kind}: {len(expected[kind])} stored outputs, {len(found[kind])} now")
+                self.comparison_traceback.append(
+                    f"{kind}: {len(expected[kind])} stored outputs, {len(found[kind])} now"
+                )
             for old, new in zip(expected[kind], found[kind], strict=False):
                 if not same_text(old, new, rtol):
                     self.comparison_traceback.append(f"{kind}, rtol {rtol:g}:\n--- stored\n{old}\n--- now\n{new}")

@@ -32,7 +32,9 @@ def test_installs_only_what_is_missing_with_torch_and_numpy_held_fixed(monkeypat
             calls.append((command, file.read()))
         return SimpleNamespace(returncode=0)
 
-    monkeypatch.setattr(bootstrap, "requirements", lambda: [Requirement("torch>=2.0"), Requirement("no-such-package>=1")])
+    monkeypatch.setattr(
+        bootstrap, "requirements", lambda: [Requirement("torch>=2.0"), Requirement("no-such-package>=1")]
+    )
     monkeypatch.setattr(bootstrap.subprocess, "run", run)
     bootstrap.ensure()
     command, constraints = calls[0]

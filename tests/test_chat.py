@@ -88,7 +88,9 @@ def test_unknown_names_are_errors(tokenizer):
 
 def tree() -> Message:
     """Two ranked answers; the best is followed by a question with two answers, and by one without."""
-    second = Message("q2", "And then?", "prompter", replies=[Message("a2", "Best", "assistant"), Message("b2", "Worst", "assistant")])
+    second = Message(
+        "q2", "And then?", "prompter", replies=[Message("a2", "Best", "assistant"), Message("b2", "Worst", "assistant")]
+    )
     best = Message("a1", "Good", "assistant", rank=0, replies=[second, Message("q3", "Unanswered", "prompter")])
     return Message("q1", "Why?", "prompter", replies=[best, Message("b1", "Bad", "assistant", rank=1)])
 

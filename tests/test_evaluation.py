@@ -50,7 +50,7 @@ def test_generation_in_a_batch_equals_one_at_a_time(model, tokenizer):
 
 
 def test_generation_says_whether_it_stopped(model, tokenizer):
-    thread = chat.question("Hi")
+    thread = chat.question("What is the capital of France?")
     long, short = (
         evaluation.generate(model, tokenizer, [thread], template="chatml", max_new_tokens=n)[0] for n in (60, 2)
     )

@@ -1,13 +1,12 @@
 """The model in every precision, and 4-bit models that stay trainable after an eval-mode forward."""
 
-import copy
 import time
 
 import bitsandbytes as bnb
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch.nn.functional import cosine_similarity
 
 from course_utils import chat, datafiles, evaluation, loading, memory, model_cache, training
@@ -140,16 +139,20 @@ def test_4_bit_save_and_reload_after_an_eval_forward(qlora, examples, tmp_path):
         assert torch.equal(reloaded(ids).logits, expected)
 
 
-def test_4_bit_merge_after_an_eval_forward_is_sane(qlora, examples):
-    """Merged into dequantized weights, an adapter does what it did beside the packed ones."""
+def test_4_bit_merge_after_an_eval_forward_is_sane(qlora, examples, tmp_path):
+    """Merged into dequantized weights, after an eval forward, an adapter does what it did beside the packed ones."""
     expected = evaluation.nll(qlora, examples).mean
-    merged = copy.deepcopy(qlora).dequantize().merge_and_unload()
+    qlora.save_pretrained(tmp_path)
+    dequantized = qlora.unload().dequantize()
+    merged = PeftModel.from_pretrained(dequantized, tmp_path).merge_and_unload()
     assert evaluation.nll(merged, examples).mean == pytest.approx(expected, abs=0.02)
 
 
 def test_data_loaders_name_file_line_and_field(monkeypatch, tmp_path):
     monkeypatch.setattr(datafiles, "data_dir", lambda: tmp_path)
-    (tmp_path / "passages.jsonl").write_text('{"id": "a", "kind": "news", "text": "fine"}\n{"id": "b", "kind": "news"}\n')
+    (tmp_path / "passages.jsonl").write_text(
+        '{"id": "a", "kind": "news", "text": "fine"}\n{"id": "b", "kind": "news"}\n'
+    )
     with pytest.raises(ValueError, match=r"passages.jsonl, line 2, field 'text'"):
         loading.load_passages()
 

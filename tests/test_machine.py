@@ -22,7 +22,8 @@ def test_unknown_profile_names_the_choices(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("gpus", "capability", "expected"), [(0, None, "cpu"), (1, (7, 5), "t4"), (1, (8, 0), "a100"), (2, (9, 0), "multi-gpu")]
+    ("gpus", "capability", "expected"),
+    [(0, None, "cpu"), (1, (7, 5), "t4"), (1, (8, 0), "a100"), (2, (9, 0), "multi-gpu")],
 )
 def test_profile_follows_the_hardware(monkeypatch, gpus, capability, expected):
     monkeypatch.delenv("COURSE_PROFILE", raising=False)
@@ -51,7 +52,8 @@ def test_t4_gets_fp16(monkeypatch, capability, expected):
 
 
 def test_import_is_cheap_and_brings_no_torch():
-    code = "import sys, time; t = time.perf_counter(); import course_utils; print(time.perf_counter() - t, 'torch' in sys.modules)"
+    code = "import sys, time; start = time.perf_counter(); import course_utils; seconds = time.perf_counter() - start"
+    code += "; print(seconds, 'torch' in sys.modules)"
     seconds, torch_there = subprocess.check_output([sys.executable, "-c", code], text=True).split()
     assert float(seconds) < 1
     assert torch_there == "False"

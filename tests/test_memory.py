@@ -11,7 +11,7 @@ from course_utils import loading, memory
 def test_shared_storage_counts_once(model):
     tensor = torch.zeros(10, 10)
     assert memory.tensor_bytes([tensor, tensor[2:], tensor.T]) == 400
-    assert memory.tensor_bytes(model.parameters()) == model.get_memory_footprint()
+    assert memory.tensor_bytes([*model.parameters(), *model.buffers()]) == model.get_memory_footprint()
 
 
 def test_meta_tensors_have_bytes_too():
@@ -34,7 +34,9 @@ def test_full_training_with_adam_costs_16_bytes_per_parameter():
 @pytest.mark.parametrize(("double", "bits"), [(False, 4 + 32 / 64), (True, 4 + 8 / 64 + 32 / (64 * 256))])
 def test_4_bit_layer_has_the_bits_of_the_paper(double, bits):
     """QLoRA, section 3: 4.5 bits per parameter, and 4.127 with double quantization."""
-    weight = bnb.nn.Params4bit(torch.randn(1024, 1024), requires_grad=False, compress_statistics=double, quant_type="nf4")
+    weight = bnb.nn.Params4bit(
+        torch.randn(1024, 1024), requires_grad=False, compress_statistics=double, quant_type="nf4"
+    )
     weight = weight.to("cpu")
     layer = nn.Module()
     layer.weight = weight

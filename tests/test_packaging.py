@@ -14,7 +14,9 @@ from tests.conftest import ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LINES = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
 PINS = {canonicalize_name(name): pin for name, pin in (line.split("==") for line in LINES)}
-RANGES = [Requirement(r) for group in [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()] for r in group]
+RANGES = [
+    Requirement(r) for group in [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()] for r in group
+]
 
 
 def test_torch_comes_first():

@@ -84,7 +84,9 @@ def test_fit_refuses_what_cannot_work():
 def sft(tokenizer, folder, model=None, **options):
     settings = {"per_device_train_batch_size": 4, "learning_rate": 1e-2, "max_steps": 6, **options}
     config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"])
-    return training.sft_trainer(model or tiny(49152), tokenizer, made_examples(), folder, peft_config=config, **settings)
+    return training.sft_trainer(
+        model or tiny(49152), tokenizer, made_examples(), folder, peft_config=config, **settings
+    )
 
 
 def test_trainer_scores_only_supervised_tokens(tokenizer, tmp_path):

@@ -17,7 +17,15 @@ FIXTURES = Path(__file__).parent / "fixtures"
 def record(message_id: str, parent_id: str | None, role: str, rank: int | None = None, **more: object) -> dict:
     tree = message_id if parent_id is None else more.pop("tree", "root")
     text = f"text of {message_id}"
-    return {"message_id": message_id, "parent_id": parent_id, "message_tree_id": tree, "role": role, "rank": rank, "text": text, **more}
+    return {
+        "message_id": message_id,
+        "parent_id": parent_id,
+        "message_tree_id": tree,
+        "role": role,
+        "rank": rank,
+        "text": text,
+        **more,
+    }
 
 
 def good() -> list[dict]:
@@ -100,7 +108,12 @@ def test_flat_and_nested_exports_give_the_same_trees():
     flat = loading.load_conversations(FIXTURES / "oasst_messages.jsonl")
     nested = loading.load_conversations(FIXTURES / "oasst_trees.jsonl")
     assert [outline(tree) for tree in flat] == [outline(tree) for tree in nested]
-    assert [turn["content"] for turn in chat.top_thread(flat[0])] == ["Why do cats purr?", "Often when content.", "And when not?", "Also when in pain."]
+    assert [turn["content"] for turn in chat.top_thread(flat[0])] == [
+        "Why do cats purr?",
+        "Often when content.",
+        "And when not?",
+        "Also when in pain.",
+    ]
     assert all(message.text != "spam" for tree in flat for message in tree.walk())
     assert flat[0].replies[-1].rank is None
     assert flat[0].extra["labels"]["name"] == ["spam", "quality"]
@@ -158,7 +171,11 @@ def test_random_forests_keep_every_message_and_sort_replies(rows):
         assert ranks == sorted(ranks)
 
 
-@given(forests(), st.randoms(use_true_random=False), st.sampled_from(["drop", "role", "text", "duplicate", "rank", "cycle"]))
+@given(
+    forests(),
+    st.randoms(use_true_random=False),
+    st.sampled_from(["drop", "role", "text", "duplicate", "rank", "cycle"]),
+)
 @settings(max_examples=100, deadline=None)
 def test_random_corruptions_are_never_accepted(rows, rng: random.Random, corruption):
     rows = [dict(row) for row in rows]

@@ -11,6 +11,9 @@ from pathlib import Path
 
 SIZES = {"train": 300, "validation": 60, "test": 60}
 MONTHS = list(calendar.month_name)[1:]
+ITEMS = "mugs lamps chairs plates towels candles baskets pillows frames clocks bowls rugs".split()
+COLORS = "red blue green white black yellow gray brown".split()
+CITIES = "Lisbon Oslo Quito Cairo Dublin Kyoto Lima Prague Nairobi Turin Perth Boston".split()
 
 
 def ordinal(day: int) -> str:
@@ -48,9 +51,9 @@ def units(rng: random.Random) -> tuple[str, str]:
 
 def records(rng: random.Random) -> tuple[str, str]:
     """A sentence about an order -> a strict JSON record."""
-    item = rng.choice("mugs lamps chairs plates towels candles baskets pillows frames clocks bowls rugs".split())
-    color = rng.choice("red blue green white black yellow gray brown".split())
-    city = rng.choice("Lisbon Oslo Quito Cairo Dublin Kyoto Lima Prague Nairobi Turin Perth Boston".split())
+    item = rng.choice(ITEMS)
+    color = rng.choice(COLORS)
+    city = rng.choice(CITIES)
     count = rng.randint(2, 40)
     sentence = rng.choice(
         [

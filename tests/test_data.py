@@ -1,0 +1,222 @@
+"""The course's own data: complete, balanced, correct where a machine can check, and free of what must not be in it."""
+
+import contextlib
+import doctest
+import io
+import itertools
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from statistics import mean
+
+import pytest
+
+from course_utils import chat, datafiles, datasheet, loading
+from course_utils.trees import SPLITS, split_of
+from tests.conftest import ROOT
+
+TREES = loading.load_conversations()
+MESSAGES = [message for tree in TREES for message in tree.walk()]
+BEST = [message for message in MESSAGES if message.rank == 0]
+PROMPTS = loading.load_prompts()
+PASSAGES = list(datafiles.read_jsonl(datafiles.data_dir() / "passages.jsonl"))
+CATEGORIES = (
+    "explanation how-to writing summarizing reasoning code advice planning brainstorming role-play chat facts refusal"
+).split()
+FLAWS = {"vague", "off-topic", "wrong", "wordy", "rude", "needless-refusal", "made-up"}
+NEAR_DUPLICATE = 0.5  # share of the smaller text's three-word sequences that the other one holds, too
+
+
+def every_text() -> list[str]:
+    prompts = [text for p in PROMPTS for text in (p["text"], p["reference"], *p["must"])]
+    return [m.text for m in MESSAGES] + prompts + [p["text"] for p in PASSAGES]
+
+
+def checked_texts() -> list[str]:
+    """Everything that must be right: best replies, reference answers and passages."""
+    return [m.text for m in BEST] + [p["reference"] for p in PROMPTS] + [p["text"] for p in PASSAGES]
+
+
+def test_size_and_balance():
+    counts = Counter(tree.extra["category"] for tree in TREES)
+    assert len(TREES) >= 400
+    assert sorted(counts) == sorted(CATEGORIES)
+    assert max(counts.values()) <= 1.5 * min(counts.values())
+    assert sum(tree.lang != "en" for tree in TREES) >= 24
+    assert len({tree.lang for tree in TREES}) >= 5
+
+
+def test_every_answered_question_has_two_to_four_ranked_replies():
+    for message in MESSAGES:
+        if message.role == "prompter":
+            assert [reply.rank for reply in message.replies] == list(range(len(message.replies)))
+            assert 2 <= len(message.replies) <= 4
+
+
+def test_worse_replies_say_what_is_wrong_with_them():
+    worse = [m for m in MESSAGES if m.rank]
+    assert all("flaw" not in m.extra for m in BEST)
+    assert {m.extra["flaw"] for m in worse} == FLAWS
+    assert min(Counter(m.extra["flaw"] for m in worse).values()) >= 30
+
+
+def test_turns_and_branches():
+    assert sum(datasheet.turns(tree) >= 2 for tree in TREES) >= len(TREES) / 3
+    assert sum(any(m.role == "assistant" and len(m.replies) > 1 for m in tree.walk()) for tree in TREES) >= 10
+
+
+def test_lengths_fit_a_cpu(tokenizer):
+    lengths = [len(tokenizer(m.text)["input_ids"]) for m in BEST]
+    assert 30 <= mean(lengths) <= 90
+    for tree in TREES:
+        assert len(chat.encode(chat.top_thread(tree), tokenizer)["input_ids"]) <= 512
+    passages = [len(tokenizer(p["text"])["input_ids"]) for p in PASSAGES]
+    assert min(passages) >= 80
+    assert max(passages) <= 200
+
+
+def test_prompts_cover_the_nine_categories_of_vicuna():
+    counts = Counter(p["category"] for p in PROMPTS)
+    ten = ["generic", "knowledge", "roleplay", "common-sense", "fermi", "counterfactual", "writing"]
+    assert counts == {**dict.fromkeys(ten, 10), "coding": 7, "math": 3}
+    assert len({p["id"] for p in PROMPTS}) == 80
+
+
+def test_passages_cover_six_kinds():
+    kinds = Counter(p["kind"] for p in PASSAGES)
+    assert kinds == dict.fromkeys(["news", "encyclopedia", "narrative", "dialogue", "code", "poetry"], 10)
+
+
+def trigrams(text: str) -> set[tuple[str, ...]]:
+    words = re.findall(r"\w+", text.lower())
+    return set(zip(words, words[1:], words[2:], strict=False)) or {tuple(words)}
+
+
+def overlap(a: set, b: set) -> float:
+    return len(a & b) / min(len(a), len(b))
+
+
+def test_no_near_duplicates_within_or_across_splits():
+    """First questions and answers alike; a tree is one text of all its best replies, so copies in other words show."""
+    questions = [(tree.message_id, trigrams(tree.text)) for tree in TREES]
+    threads = [(tree.message_id, trigrams(" ".join(t["content"] for t in chat.top_thread(tree)))) for tree in TREES]
+    for kind in (questions, threads):
+        for (id_a, a), (id_b, b) in itertools.combinations(kind, 2):
+            assert overlap(a, b) < NEAR_DUPLICATE, (id_a, id_b, split_of(id_a), split_of(id_b))
+
+
+def test_no_evaluation_prompt_is_close_to_a_conversation_or_another_prompt():
+    prompts = [(p["id"], trigrams(p["text"])) for p in PROMPTS]
+    asked = [(m.message_id, trigrams(m.text)) for m in MESSAGES if m.role == "prompter"]
+    for (name, a), (other, b) in itertools.chain(itertools.product(prompts, asked), itertools.combinations(prompts, 2)):
+        if len(b) > 2:
+            assert overlap(a, b) < NEAR_DUPLICATE, (name, other)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [r"https?://|www\.", r"\S+@\S+\.\w", r"(?<![\d-])\+?\d[\d ()]{8,}\d", r"(?i)\bas an ai (language )?model\b"],
+    ids=["url", "e-mail", "phone", "as an AI"],
+)
+def test_nothing_that_must_not_be_there(pattern):
+    found = [text for text in every_text() if re.search(pattern, text)]
+    if "as an ai" in pattern:
+        found = [text for text in found if text in {m.text for m in BEST}]
+    assert found == []
+
+
+SUM = re.compile(r"(?<![\w.,])(\d+(?:\.\d+)?(?:\s*[-+*/]\s*\d+(?:\.\d+)?)+)\s*=\s*(-?\d+(?:\.\d+)?)")
+
+
+def test_every_sum_is_right():
+    sums = [(text, *found) for text in checked_texts() for found in SUM.findall(text)]
+    assert len(sums) >= 60
+    for text, expression, result in sums:
+        assert eval(expression) == pytest.approx(float(result), rel=1e-6), text
+
+
+def test_every_line_of_code_runs_and_does_what_it_says():
+    """Blocks with >>> are doctests; the others prove themselves with assert, or at least run."""
+    blocks = [block for text in checked_texts() for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)]
+    blocks += [p["text"] for p in PASSAGES if p["kind"] == "code"]
+    assert len(blocks) >= 40
+    for block in blocks:
+        if ">>>" in block and not block.lstrip().startswith(("def", "import", "from", "class", '"""', "#")):
+            test, output = doctest.DocTestParser().get_doctest(block, {}, "reply", None, 0), io.StringIO()
+            result = doctest.DocTestRunner(verbose=False).run(test, out=output.write)
+            assert result.failed == 0, output.getvalue()
+        else:
+            with contextlib.redirect_stdout(io.StringIO()):
+                exec(block, {"__name__": "reply"})
+
+
+COMMON = {
+    "en": "the a to and of is you it in that for",
+    "es": "el la de que y en un los una por para con",
+    "fr": "le la de et les des un une en pour que est",
+    "de": "der die das und ist nicht ein zu den mit für",
+    "pt": "o a de que e um uma para em não os com",
+    "it": "il la di che e un una per in non con è",
+    "nl": "de het een en van is dat je niet op te",
+}
+
+
+def test_language_tags_are_plausible():
+    """The words of a tree fit its own language better than any other."""
+    for tree in TREES:
+        text = " ".join(m.text for m in tree.walk() if "```" not in m.text).lower()
+        words = re.findall(r"\w+", text)
+        scores = {lang: sum(words.count(w) for w in common.split()) for lang, common in COMMON.items()}
+        own = tree.lang.partition("-")[0]
+        assert scores[own] >= 0.8 * max(scores.values()), (tree.lang, tree.text)
+
+
+def test_tasks_are_those_that_the_script_writes(tmp_path, monkeypatch):
+    folder = ROOT / "data" / "tasks"
+    set_up = f"import sys; sys.path.insert(0, {str(folder)!r}); import make_tasks"
+    code = f"{set_up}; make_tasks.__file__ = {str(tmp_path / 'x.py')!r}; make_tasks.main()"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    for path in folder.glob("*.jsonl"):
+        assert path.read_bytes() == (tmp_path / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["dates", "units", "records"])
+def test_task_sizes_and_no_prompt_twice(name):
+    splits = {split: loading.load_task(name, split) for split in SPLITS}
+    assert {split: len(rows) for split, rows in splits.items()} == {"train": 300, "validation": 60, "test": 60}
+    prompts = [row["prompt"] for rows in splits.values() for row in rows]
+    assert len(set(prompts)) == len(prompts)
+
+
+def test_task_answers_are_right():
+    """Dates against the calendar of the standard library, units against exact decimals, records against JSON."""
+    from datetime import date, datetime
+    from decimal import Decimal
+
+    factors = {"km m": 1000, "m cm": 100, "cm mm": 10, "kg g": 1000, "l ml": 1000, "t kg": 1000}
+    for split in SPLITS:
+        for row in loading.load_task("dates", split):
+            text = re.sub(r"(\d)(st|nd|rd|th)\b|\bthe |\bof |[.,]", r"\1", row["prompt"])
+            formats = ("%B %d %Y", "%d %B %Y", "%b %d %Y", "%d %b %Y")
+            parsed = [date_or_none(datetime, text, form) for form in formats]
+            assert date.fromisoformat(row["answer"]) in parsed, row
+        for row in loading.load_task("units", split):
+            number, big, small = re.search(r"([\d.]+) (\w+) (?:to|in) (\w+)[.?]", row["prompt"]).groups()
+            assert row["answer"] == f"{Decimal(number) * factors[f'{big} {small}']:.0f} {small}", row
+        for row in loading.load_task("records", split):
+            record = json.loads(row["answer"])
+            assert list(record) == ["item", "color", "quantity", "city"]
+            assert all(str(value) in row["prompt"] for value in record.values())
+
+
+def date_or_none(datetime, text: str, form: str):
+    try:
+        return datetime.strptime(text, form).date()
+    except ValueError:
+        return None
+
+
+def test_datasheet_quotes_the_statistics(tokenizer):
+    assert datasheet.describe(tokenizer) in (ROOT / "data" / "README.md").read_text(encoding="utf-8")

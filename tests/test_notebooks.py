@@ -1,0 +1,100 @@
+"""What can be said of the notebooks without running them: honest outputs, readable cells, complete metadata."""
+
+import ast
+import re
+import statistics
+
+import nbformat
+import pytest
+
+from tests.conftest import ROOT, notebook_definitions
+
+NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in sorted((ROOT / "notebooks").glob("0*.ipynb"))}
+
+
+def code_cells(name: str) -> list[nbformat.NotebookNode]:
+    return [cell for cell in NOTEBOOKS[name].cells if cell.cell_type == "code"]
+
+
+def lines(cell: nbformat.NotebookNode) -> int:
+    return sum(bool(line.strip()) for line in cell.source.splitlines())
+
+
+def test_all_four_are_there():
+    assert list(NOTEBOOKS) == ["01_lora", "02_peft", "03_qlora", "04_guanaco_sft"]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_no_local_path_and_no_warning_in_stored_outputs(name):
+    for cell in code_cells(name):
+        text = str(cell.outputs)
+        assert not re.search(r"/(home|root|tmp|work|Users)/|[A-Z]:\\\\", text), cell.source
+        assert "Warning" not in text, cell.source
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_no_stray_metadata(name):
+    assert set(NOTEBOOKS[name].metadata) == {"kernelspec", "language_info"}
+    for cell in NOTEBOOKS[name].cells:
+        assert set(cell.metadata) <= {"tags", "reason"}
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_every_picture_has_alt_text(name):
+    outputs = [output for cell in code_cells(name) for output in cell.outputs if "image/png" in output.get("data", {})]
+    assert outputs
+    assert all(output.metadata["image/png"]["alt"] for output in outputs)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_cells_are_short(name):
+    sizes = [lines(cell) for cell in code_cells(name)]
+    assert statistics.median(sizes) <= 6
+    assert max(sizes) <= 30
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_prose_keeps_pace_with_code(name):
+    words = sum(len(cell.source.split()) for cell in NOTEBOOKS[name].cells if cell.cell_type == "markdown")
+    assert 35 <= words / len(code_cells(name)) <= 80
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_most_cells_show_a_result(name):
+    """Each section ends in something compared; the rest are definitions and loading."""
+    with_output = sum(bool(cell.outputs) for cell in code_cells(name))
+    assert with_output >= 0.6 * len(code_cells(name))
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_stored_results_contain_no_failed_promise(name):
+    """Every comparison that the prose announces as an equality was printed as True."""
+    for cell in code_cells(name):
+        for output in cell.outputs:
+            for line in output.get("text", "").splitlines():
+                if re.search(r"(equal|within|below|unchanged|bit for bit|fell by).*: (True|False)$", line):
+                    assert line.endswith("True"), line
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_title_cell_promises_and_measures(name):
+    first = NOTEBOOKS[name].cells[0].source
+    assert first.startswith("# ")
+    assert "you will" in first
+    assert re.search(
+        r"^\*Measured on two CPU cores .*: [1-9]\d* min \d\d s, peak memory [1-9]\.\d GB\.\*$", first, re.M
+    ) or re.search(r"^\*Measured .*: 0 min [1-9]\d s, peak memory [1-9]\.\d GB\.\*$", first, re.M)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_no_dead_code(name):
+    for cell in code_cells(name):
+        tree = ast.parse(cell.source)
+        assert not any(isinstance(node, ast.If) and isinstance(node.test, ast.Constant) for node in ast.walk(tree))
+        assert not re.search(r"^\s*#.*[=(].*[)]\s*$", cell.source, re.M), "commented-out code"
+        assert not cell.source.rstrip().endswith(";")
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_definitions_can_be_taken_out_for_testing(name):
+    assert notebook_definitions(name)
