@@ -132,7 +132,10 @@ def _train_lora(examples: list[chat.Example], seed: int, *, r: int, lr: float, s
     return model, [round(loss, 4) for loss in history.losses]
 
 
-STUDIES = {study.name: study for study in [Study("reply_ranks", {"seed": [0, 1, 2], "replies": ["best", "worst"]}, reply_ranks)]}
+STUDIES = {
+    study.name: study
+    for study in [Study("reply_ranks", {"seed": [0, 1, 2], "replies": ["best", "worst"]}, reply_ranks)]
+}
 
 
 def main() -> None:
@@ -145,7 +148,9 @@ def main() -> None:
     with Progress(*columns, TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=True)) as progress:
         for study in (STUDIES[name] for name in names):
             waiting = study.open()
-            task = progress.add_task(study.name, total=len(study.settings), completed=len(study.settings) - len(waiting))
+            task = progress.add_task(
+                study.name, total=len(study.settings), completed=len(study.settings) - len(waiting)
+            )
             for settings in waiting:
                 record(study, settings)
                 progress.advance(task)

@@ -1,0 +1,102 @@
+"""What the notebooks define, taken out of them and held against PEFT, bitsandbytes and closed forms."""
+
+import copy
+import math
+
+import bitsandbytes.functional as bnb
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+from tests.conftest import notebook_definitions
+
+lora, qlora = notebook_definitions("01_lora"), notebook_definitions("03_qlora")
+
+
+@pytest.fixture
+def pair():
+    """Our LoRA and PEFT's on the same small model, with the same nonzero A and B."""
+    torch.manual_seed(1)
+    base = nn.Sequential()
+    base.add_module("q_proj", nn.Linear(12, 20))
+    base.add_module("act", nn.ReLU())
+    base.add_module("other", nn.Linear(20, 4))
+    theirs = get_peft_model(copy.deepcopy(base), LoraConfig(r=3, lora_alpha=12, target_modules=["q_proj"]))
+    ours = lora.add_lora(base, r=3, lora_alpha=12, targets=("q_proj",))
+    layer = theirs.base_model.model.q_proj
+    with torch.no_grad():
+        ours.q_proj.lora_B.normal_()
+        layer.lora_A.default.weight.copy_(ours.q_proj.lora_A)
+        layer.lora_B.default.weight.copy_(ours.q_proj.lora_B)
+    return ours, theirs
+
+
+def test_lora_output_gradient_and_merge_equal_pefts(pair):
+    ours, theirs = pair
+    x = torch.randn(5, 12)
+    assert torch.allclose(ours(x), theirs(x), atol=1e-6)
+    for model in pair:
+        model(x).square().mean().backward()
+    layer = theirs.base_model.model.q_proj
+    assert torch.allclose(ours.q_proj.lora_A.grad, layer.lora_A.default.weight.grad, atol=1e-6)
+    assert torch.allclose(ours.q_proj.lora_B.grad, layer.lora_B.default.weight.grad, atol=1e-6)
+    assert ours.other.weight.grad is None
+    merged = lora.merge_lora(ours)
+    assert isinstance(merged.q_proj, nn.Linear)
+    assert torch.allclose(merged.q_proj.weight, theirs.merge_and_unload().q_proj.weight, atol=1e-6)
+
+
+def test_lora_starts_unchanged_with_kaiming_uniform_a_and_zero_b():
+    base = nn.Linear(300, 50)
+    layer = lora.LoRALinear(base, r=8, lora_alpha=16)
+    x = torch.randn(4, 300)
+    assert torch.equal(layer(x), base(x))
+    assert layer.scaling == 2
+    bound = 1 / math.sqrt(300)  # kaiming_uniform_(a=sqrt(5)) is U(-1/sqrt(d_in), 1/sqrt(d_in))
+    assert 0.95 * bound < layer.lora_A.abs().max() <= bound
+    assert not layer.lora_B.any()
+
+
+def test_the_draft_differs_by_exactly_the_scaling():
+    base, x = nn.Linear(10, 10), torch.randn(3, 10)
+    draft, final = lora.LoRADraft(base, r=4), lora.LoRALinear(base, r=4, lora_alpha=2)
+    with torch.no_grad():
+        final.lora_A.copy_(draft.lora_A)
+        for layer in (draft, final):
+            layer.lora_B.fill_(0.3)
+    assert torch.allclose((draft(x) - base(x)) * 0.5, final(x) - base(x), atol=1e-6)
+
+
+def test_nf4_levels_equal_bitsandbytes():
+    levels = qlora.nf4_levels()
+    assert torch.allclose(levels, bnb.get_4bit_type("nf4", device="cpu"), atol=2e-7)
+    assert levels[7] == 0
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 40.0])
+def test_blockwise_nf4_is_bit_identical_to_bitsandbytes(scale):
+    weight = torch.randn(256, 512) * scale
+    packed, absmax = qlora.quantize(weight)
+    theirs, state = bnb.quantize_4bit(weight, blocksize=64, quant_type="nf4")
+    assert torch.equal(packed, theirs.flatten())
+    assert torch.equal(absmax, state.absmax)
+    restored = qlora.dequantize(packed, absmax, weight.shape)
+    assert torch.allclose(restored, bnb.dequantize_4bit(theirs, state), atol=1e-6 * scale)
+
+
+def test_blockwise_nf4_equals_brute_force():
+    """The nearest level, found by trying all sixteen."""
+    weight = torch.randn(4, 64)
+    packed, absmax = qlora.quantize(weight)
+    levels = qlora.LEVELS
+    nearest = (weight / absmax[:, None])[..., None].sub(levels).abs().argmin(dim=-1)
+    assert torch.equal(torch.stack([packed >> 4, packed & 15], dim=1).flatten().long(), nearest.flatten())
+
+
+def test_levels_come_back_exactly():
+    """Zero, the largest value and every other level survive a round trip."""
+    levels = qlora.LEVELS
+    weight = levels.repeat(4)[None]
+    packed, absmax = qlora.quantize(weight)
+    assert torch.equal(qlora.dequantize(packed, absmax, weight.shape), weight)
