@@ -220,3 +220,31 @@ def date_or_none(datetime, text: str, form: str):
 
 def test_datasheet_quotes_the_statistics(tokenizer):
     assert datasheet.describe(tokenizer) in (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+
+
+FIGURES = sorted(path.stem for path in (datafiles.data_dir() / "figures").glob("*.csv"))
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_published_number_names_its_source(name):
+    table = loading.load_figures(name)
+    assert len(table) > 3
+    assert table["source"].str.len().min() > 10
+    assert not table.duplicated().any()
+
+
+def test_figures_are_those_of_the_papers():
+    """Against facts that can be computed: parameter counts, win counts, and what a table says of itself."""
+    assert len(FIGURES) == 10
+    methods = loading.load_figures("peft_method_comparison").set_index("method")
+    layers, hidden, kv = 28, 3072, 1024  # Llama-3.2-3B
+    assert methods.loc["LoRA r32 qv (alpha 64)", "trainable_parameters"] == layers * 32 * (3 * hidden + kv)
+    assert methods.loc["prompt tuning, default", "trainable_parameters"] == 200 * hidden
+    assert methods.loc["prefix tuning, 200 tokens, lr 1e-3", "trainable_parameters"] == 200 * 2 * layers * kv
+    verdicts = loading.load_figures("guanaco_gpt4_verdicts")
+    vicuna = verdicts[verdicts["benchmark"] == "vicuna"]
+    pairs = vicuna.groupby(["model_a", "model_b"])["prompts"].sum()
+    assert len(pairs) == 8 * 7 / 2
+    assert pairs.max() <= 80
+    ranks = loading.load_figures("lora_table6").groupby(["weights", "task"])["r"].apply(list)
+    assert (ranks.map(lambda values: values == [1, 2, 4, 8, 64])).all()

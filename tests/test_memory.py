@@ -1,5 +1,8 @@
 """Bytes against closed forms and against what other libraries count."""
 
+import subprocess
+import sys
+
 import bitsandbytes as bnb
 import pytest
 import torch
@@ -54,13 +57,20 @@ def test_constants_are_what_get_memory_footprint_leaves_out():
 
 
 def test_measure_sees_what_a_block_allocates():
-    with memory.measure() as peak:
-        big = torch.ones(50_000_000)  # 200 MB, touched
-        del big
-    assert 190e6 < peak.added < 260e6
-    with memory.measure() as peak:
-        pass
-    assert peak.added < 20e6
+    """In a fresh process: here, memory that earlier tests freed would be used again, and nothing would grow."""
+    code = """
+import torch
+from course_utils import memory
+with memory.measure() as nothing:
+    pass
+with memory.measure() as peak:
+    big = torch.ones(50_000_000)  # 200 MB, touched
+    del big
+print(nothing.added, peak.added)
+"""
+    nothing, added = map(int, subprocess.check_output([sys.executable, "-c", code], text=True).split())
+    assert nothing < 20e6
+    assert 190e6 < added < 260e6
 
 
 def test_table_leaves_out_empty_rows():
