@@ -107,9 +107,10 @@ def mean_and_interval(values: pd.Series | list[float]) -> tuple[float, float]:
 def reply_ranks(settings: Settings) -> dict[str, Any]:
     """LoRA on best-ranked or on worst-ranked replies to the same questions; measured on held-out best replies."""
     tokenizer = loading.load_tokenizer()
-    worst = settings["replies"] == "worst"
-    threads = [chat.top_thread(tree, worst=worst) for tree in loading.load_conversations(split="train")]
-    examples = chat.encode_all((thread[:2] for thread in threads), tokenizer, max_length=96)
+    trees = loading.load_conversations(split="train")
+    pairs = [[chat.encode(chat.top_thread(t, worst=w)[:2], tokenizer) for w in (False, True)] for t in trees]
+    column = ["best", "worst"].index(settings["replies"])
+    examples = [pair[column] for pair in pairs if max(len(example["input_ids"]) for example in pair) <= 96]
     test = [chat.top_thread(tree)[:2] for tree in loading.load_conversations(split="test")]
     model, losses = _train_lora(examples, settings["seed"], r=16, lr=1e-3, steps=25)
     answers = evaluation.generate(model, tokenizer, [thread[:1] for thread in test], max_new_tokens=96)

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from packaging.requirements import Requirement
 
-from course_utils import bootstrap
+from course_utils import bootstrap, course
 from tests.conftest import ROOT
 
 
@@ -92,6 +92,19 @@ def test_lone_notebook_brings_the_course_from_a_repository(tmp_path):
     done = run_first_cell(tmp_path / "empty", environment, then=WHERE)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(tmp_path / "empty" / "lora-course")
+
+
+@pytest.mark.slow
+def test_whole_lone_notebook_runs_in_an_empty_folder(tmp_path, monkeypatch):
+    """Notebook 01, alone, from its first cell to its last, with nothing but `COURSE_REPO` to go by."""
+    lone = tmp_path / "empty" / "01_lora.ipynb"
+    lone.parent.mkdir()
+    shutil.copy(ROOT / "notebooks" / lone.name, lone)
+    for name, value in {**without_course(tmp_path), "COURSE_REPO": str(ROOT)}.items():
+        monkeypatch.setenv(name, value)
+    notebook, _ = course.execute(lone)
+    assert (lone.parent / "lora-course" / "course_utils").is_dir()
+    assert [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"][-1] > 20
 
 
 def test_lone_notebook_without_a_repository_says_what_to_set(tmp_path):

@@ -127,6 +127,25 @@ def test_nothing_that_must_not_be_there(pattern):
     assert found == []
 
 
+GIVEN_NAMES = (
+    "James Mary Robert Patricia John Jennifer Michael Linda David Elizabeth William Barbara Richard Susan Joseph "
+    "Jessica Thomas Sarah Charles Karen Christopher Lisa Daniel Nancy Matthew Anthony Mark Donald Steven Paul Andrew "
+    "Joshua Kenneth Kevin Brian George Edward Anna Emma Julia Laura Peter Martin Alex Sam Ben Tom Tim Max Paula Maria "
+    "Carlos Juan Pedro Ana Luis Sofia Marie Pierre Jean Claire Hans Klaus Sabine Giulia Marco Ada Henri Walter Amelia "
+    "Victor"
+).split()
+PUBLIC_OR_FICTIONAL = set(
+    "Ada Lovelace,Amelia Earhart,Henri Becquerel,Marie Curie,Mary Shelley,Pedro Segundo,Pierre Curie,Ada Pell,"
+    "Victor Frankenstein,Walter Tungsten,Don Juan,Juan Sebastian,Charles Darwin,Charles Babbage".split(",")
+)
+
+
+def test_no_private_person_is_named():
+    """A given name followed by a family name is a historical figure, or a character of the course's own fiction."""
+    pattern = re.compile(rf"\b(?:{'|'.join(GIVEN_NAMES)}) [A-Z][a-zà-ÿ]+\b")
+    assert {name for text in every_text() for name in pattern.findall(text)} <= PUBLIC_OR_FICTIONAL
+
+
 SUM = re.compile(r"(?<![\w.,])(\d+(?:\.\d+)?(?:\s*[-+*/]\s*\d+(?:\.\d+)?)+)\s*=\s*(-?\d+(?:\.\d+)?)")
 
 
