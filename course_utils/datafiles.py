@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from course_utils.trees import DataError, Message, build, split_of
+from course_utils.trees import SPLITS, DataError, Message, build, split_of
 
 PACKAGE = Path(__file__).parent
 HUB_PREFIX = "hub:"
@@ -48,7 +48,7 @@ def load_conversations(source: str | Path | None = None, split: str | None = Non
         ValueError: unknown split.
         FileNotFoundError: no such file.
     """
-    if split not in (None, "train", "validation", "test"):
+    if split not in (None, *SPLITS):
         raise ValueError(f"Unknown split {split!r}; choose train, validation or test.")
     if isinstance(source, str) and source.startswith(HUB_PREFIX):
         trees = build(_hub_rows(source.removeprefix(HUB_PREFIX)), source)
@@ -86,12 +86,7 @@ def load_task(name: str, split: str) -> list[dict[str, str]]:
     Raises:
         ValueError: there is no such task or split; names those there are.
     """
-    folder = data_dir() / "tasks"
-    path = folder / f"{name}.jsonl"
-    if not path.is_file():
-        raise ValueError(
-            f"Unknown task {name!r}; choose from {', '.join(sorted(p.stem for p in folder.glob('*.jsonl')))}."
-        )
+    _named_file("task", "tasks", f"{name}.jsonl")
     rows = [row for row in _checked(f"tasks/{name}.jsonl", "split", "prompt", "answer") if row["split"] == split]
     if not rows:
         raise ValueError(f"Unknown split {split!r}; choose train, validation or test.")
@@ -104,13 +99,16 @@ def load_figures(name: str) -> pd.DataFrame:
     Raises:
         ValueError: there is no such table; names those there are.
     """
-    folder = data_dir() / "figures"
-    path = folder / f"{name}.csv"
+    return pd.read_csv(_named_file("table", "figures", f"{name}.csv"), comment="#")
+
+
+def _named_file(kind: str, folder: str, file: str) -> Path:
+    """A file that the caller named; if it is not there, the error lists those that are."""
+    path = data_dir() / folder / file
     if not path.is_file():
-        raise ValueError(
-            f"Unknown table {name!r}; choose from {', '.join(sorted(p.stem for p in folder.glob('*.csv')))}."
-        )
-    return pd.read_csv(path, comment="#")
+        there = sorted(other.stem for other in path.parent.glob(f"*{path.suffix}"))
+        raise ValueError(f"Unknown {kind} {path.stem!r}; choose from {', '.join(there)}.")
+    return path
 
 
 def _checked(file: str, *fields: str) -> list[dict[str, Any]]:
