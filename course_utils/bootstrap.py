@@ -1,6 +1,7 @@
 """Is everything installed that the notebooks need? If not, add it without touching the torch and numpy already here.
 
-Standard library and `packaging` only: this runs before anything else is known to be there.
+Standard library and `packaging` only: this runs before anything else is known to be there. It also silences the known
+noise of the libraries, because some of it is made when they are first imported.
 """
 
 import importlib.metadata as metadata
@@ -11,6 +12,8 @@ import tomllib
 from pathlib import Path
 
 from packaging.requirements import Requirement
+
+from course_utils import noise
 
 KEPT = ("torch", "torchvision", "torchaudio", "numpy", "scipy", "pandas")
 
@@ -24,6 +27,7 @@ def ensure() -> None:
     Raises:
         RuntimeError: a package that must not be touched is too old, or pip failed.
     """
+    noise.quiet()
     needed = missing(requirements())
     if not needed:
         return

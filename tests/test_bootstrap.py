@@ -19,6 +19,13 @@ def test_nothing_is_missing_here():
     assert bootstrap.missing(bootstrap.requirements()) == []
 
 
+def test_first_import_of_the_libraries_is_quiet():
+    """bitsandbytes reports an optional kernel when it is imported, on some CPUs; the first cell comes before that."""
+    code = "from course_utils import bootstrap; bootstrap.ensure(); import peft, bitsandbytes, trl"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
 def test_missing_and_too_old_are_found():
     wanted = [Requirement(r) for r in ("torch>=2.0", "numpy>=99", "no-such-package>=1", "numpy; python_version<'3'")]
     assert [str(r) for r in bootstrap.missing(wanted)] == ["numpy>=99", "no-such-package>=1"]
