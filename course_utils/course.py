@@ -23,6 +23,8 @@ from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 from rich.console import Console
 
+from course_utils import claims
+from course_utils.datafiles import write_whole
 from course_utils.model_cache import default_model_dir
 
 ROOT = Path(__file__).parent.parent
@@ -111,13 +113,6 @@ def state_cost(notebook: nbformat.NotebookNode, run: Run) -> None:
     first.source = MEASURED.sub(line, first.source)
 
 
-def write(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
-    os.replace(partial, path)
-
-
 def readme_picture(notebook: nbformat.NotebookNode) -> bytes | None:
     """The picture that the README shows: the curves of all methods, where a notebook has it."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
@@ -175,15 +170,19 @@ def main() -> None:
         over = " (over the budget of 4 min and 4 GB)" if run.seconds > SECONDS or run.peak > BYTES else ""
         console.print(f"{path.name:24} {run.cost}{over}")
         text = nbformat.writes(notebook) + "\n"
-        write(target / path.name, text)
-        write(target / f"{path.stem}.html", page(notebook, names, path.stem))
+        write_whole(target / path.name, text)
+        write_whole(target / f"{path.stem}.html", page(notebook, names, path.stem))
         if options.in_place:
-            write(path, text)
+            write_whole(path, text)
             if picture := readme_picture(notebook):
-                write(path.parent / "five_methods.png", picture)
+                write_whole(path.parent / "five_methods.png", picture)
         runs.append(run)
+    executed = [target / path.name for path in NOTEBOOKS if (target / path.name).is_file()]
+    claims.store(claims.collect(executed), ROOT / "build" / "claims.json")
+    if options.in_place:
+        claims.write_readme(NOTEBOOKS)
     if not options.notebooks:
-        write(target / "index.html", index_page(runs))
+        write_whole(target / "index.html", index_page(runs))
         console.print(f"{'all':24} {sum(run.seconds for run in runs) / 60:.1f} min; open {target / 'index.html'}")
 
 

@@ -1,6 +1,7 @@
 """Where do the course's own data files lie, and what do they hold?"""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,14 @@ def read_jsonl(path: Path) -> Iterator[Any]:
                 raise DataError(f"{path.name}, line {number}: not UTF-8 ({error.reason}); save it as UTF-8") from error
             except json.JSONDecodeError as error:
                 raise DataError(f"{path.name}, line {number}: not valid JSON ({error})") from error
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all: beside it first, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+    os.replace(partial, path)
 
 
 def load_conversations(source: str | Path | None = None, split: str | None = None) -> list[Message]:
@@ -91,6 +100,11 @@ def load_task(name: str, split: str) -> list[dict[str, str]]:
     if not rows:
         raise ValueError(f"Unknown split {split!r}; choose train, validation or test.")
     return rows
+
+
+def load_claims() -> dict[str, dict[str, str]]:
+    """The statements that the notebooks measure, by id: `notebook`, `statement` and `source`."""
+    return {row["id"]: row for row in _checked("claims.jsonl", "id", "notebook", "statement", "source")}
 
 
 def load_figures(name: str) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from torch import nn
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from course_utils.chat import Example, Turn, render
+from course_utils.datafiles import load_passages
 from course_utils.training import collate, token_losses
 
 
@@ -65,6 +66,14 @@ def general_nll(
     """
     ids = [tokenizer(text, truncation=True, max_length=max_length)["input_ids"] for text in passages]
     return nll(model, [{"input_ids": row, "labels": row} for row in ids])
+
+
+def forgetting(model: nn.Module, tokenizer: PreTrainedTokenizerBase, before: float) -> float:
+    """Rise of the loss on general text over `before`, the untrained model's, in nats per token; negative is a gain.
+
+    The text is `data/passages.jsonl`, which is never trained on.
+    """
+    return general_nll(model, tokenizer, load_passages()).mean - before
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 import os
 import platform
 from dataclasses import dataclass
+from importlib import metadata
 
 import torch
 
@@ -86,11 +87,8 @@ def _detect() -> str:
 
 def describe() -> str:
     """One line on the hardware and the main libraries, for records and bug reports."""
-    import peft
-    import transformers
-
     here = torch.cuda.get_device_name() if device() == "cuda" else f"{platform.machine()} CPU"
-    return (
-        f"{here}, {torch.get_num_threads()} threads, Python {platform.python_version()}, torch {torch.__version__}, "
-        f"transformers {transformers.__version__}, peft {peft.__version__}"
-    )
+    flags = torch.backends.cpu.get_cpu_capability() + (" with native bf16" if has_native_bf16("cpu") else "")
+    names = ("torch", "transformers", "peft", "bitsandbytes", "trl")
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in names)
+    return f"{here} ({flags}), {torch.get_num_threads()} threads, Python {platform.python_version()}, {versions}"

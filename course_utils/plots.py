@@ -10,6 +10,7 @@ import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -43,7 +44,7 @@ def canvas(title: str, xlabel: str, ylabel: str, width: float = 6.4, height: flo
     axes.set_title(title, fontsize=FONT + 1, loc="left")
     axes.set_xlabel(xlabel, fontsize=FONT)
     axes.set_ylabel(ylabel, fontsize=FONT)
-    axes.tick_params(labelsize=FONT - 1)
+    axes.tick_params(labelsize=FONT)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
@@ -67,13 +68,58 @@ def loss_curves(title: str = "Training loss", **runs: Sequence[float]) -> Pictur
     return figure.described(*(_trend(_name(name), losses) for name, losses in runs.items()))
 
 
+def curves(
+    title: str,
+    frames: Mapping[str, pd.DataFrame],
+    x: str,
+    y: str,
+    *,
+    xlabel: str,
+    ylabel: str,
+    log: str = "",
+    label: str | None = None,
+) -> Picture:
+    """Column `y` against column `x`, one line for each frame, labeled at its end.
+
+    Columns `<x>_half` and `<y>_half`, where there are any, are half-widths of intervals; column `label` is written
+    beside the points. `log` names the logarithmic axes: "", "x", "y" or "xy".
+    """
+    figure, axes = canvas(title, xlabel, ylabel, height=4.2)
+    axes.set_xscale("log" if "x" in log else "linear")
+    axes.set_yscale("log" if "y" in log else "linear")
+    for index, (name, frame) in enumerate(frames.items()):
+        color = COLORS[index]
+        look = {"color": color, "linestyle": STYLES[index], "linewidth": 2, "capsize": 4, "elinewidth": 1}
+        marker = MARKERS[index] if len(frame) <= 20 else ""
+        halves = {"xerr": frame.get(f"{x}_half"), "yerr": frame.get(f"{y}_half")}
+        axes.errorbar(frame[x], frame[y], marker=marker, markersize=7, **halves, **look)
+        beside = {"textcoords": "offset points", "color": color, "fontsize": FONT}
+        axes.annotate(name, (frame[x].iloc[-1], frame[y].iloc[-1]), xytext=(9, -4), **beside)
+        for _, point in frame.iterrows() if label else ():
+            axes.annotate(f"{point[label]:g}", (point[x], point[y]), xytext=(-6, 7), ha="right", **beside)
+    axes.margins(x=0.14)
+    return figure.described(*(_extent(name, frame.reset_index(), x, y) for name, frame in frames.items()))
+
+
+def heat_map(title: str, xlabel: str, ylabel: str, matrix: np.ndarray) -> Picture:
+    """A matrix of shares between 0 (white) and 1 (black); rows and columns count from 1."""
+    figure, axes = canvas(title, xlabel, ylabel, height=2.8)
+    rows, columns = matrix.shape
+    image = axes.imshow(
+        matrix, cmap="Greys", vmin=0, vmax=1, aspect="auto", extent=(0.5, columns + 0.5, rows + 0.5, 0.5)
+    )
+    figure.colorbar(image, ax=axes).ax.tick_params(labelsize=FONT)
+    row, column = np.unravel_index(matrix.argmax(), matrix.shape)
+    return figure.described(f"Heat map of {rows} x {columns} shares; the largest is at ({row + 1}, {column + 1}).")
+
+
 def bars(title: str, xlabel: str, values: Mapping[str, float], unit: str = "", log: bool = False) -> Picture:
     """Horizontal bars, each labeled with its value; the first entry on top."""
     figure, axes = canvas(title, xlabel, "", height=0.8 + 0.45 * len(values))
     names = list(values)[::-1]
     numbers = [values[name] for name in names]
     drawn = axes.barh(names, numbers, color=COLORS[0], log=log)
-    axes.bar_label(drawn, labels=[f" {_short(number)}{unit}" for number in numbers], fontsize=FONT - 1)
+    axes.bar_label(drawn, labels=[f" {_short(number)}{unit}" for number in numbers], fontsize=FONT)
     axes.tick_params(axis="y", labelsize=FONT)
     axes.margins(x=0.18)
     return figure.described(f"Bar chart of {len(values)} values; the largest is {max(values, key=values.get)}.")
@@ -106,6 +152,12 @@ def _trend(name: str, losses: Sequence[float]) -> str:
     third = max(1, len(losses) // 3)
     fell = np.mean(losses[-third:]) < np.mean(losses[:third])
     return f"Loss of {name} over {len(losses)} steps; the last third lies below the first third: {fell}."
+
+
+def _extent(name: str, frame: pd.DataFrame, x: str, y: str) -> str:
+    points = (f"{frame[y][i]:.3g} at {x} {frame[x][i]:.3g}" for i in (frame[y].idxmin(), frame[y].idxmax()))
+    lowest, highest = points
+    return f"{name}: {len(frame)} points, lowest {y} {lowest}, highest {highest}."
 
 
 def _name(identifier: str) -> str:

@@ -9,7 +9,6 @@ A run that has its line is not repeated, so a study goes on where it was stopped
 import argparse
 import itertools
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,29 +20,37 @@ import pandas as pd
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from course_utils import chat, evaluation, loading, machine, memory, training
-from course_utils.datafiles import data_dir, read_jsonl
+from course_utils.datafiles import data_dir, read_jsonl, write_whole
 from course_utils.trees import DataError
 
 Settings = dict[str, Any]
+DATES_STEPS = 40
+WATCHED = "model.layers.15.self_attn.q_proj"  # LoRA's paper looks at W_q of one layer, too (section 7)
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 8: 2.365, 10: 2.262}  # Student's t, two-sided, by runs
+
+
+def _path(name: str) -> Path:
+    return data_dir() / "studies" / f"{name}.jsonl"
 
 
 @dataclass(frozen=True)
 class Study:
-    """A grid of settings (every combination is one run), and the function that makes a run and returns its scores."""
+    """Grids of settings, every combination in one of them a run, and the function that makes a run: its scores."""
 
     name: str
-    grid: dict[str, list[Any]]
+    grids: list[dict[str, list[Any]]]
     run: Callable[[Settings], dict[str, Any]]
 
     @property
     def settings(self) -> list[Settings]:
-        """All combinations, the last key varying fastest."""
-        return [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
+        """All combinations, grid by grid, the last key varying fastest."""
+        return [
+            dict(zip(grid, values, strict=True)) for grid in self.grids for values in itertools.product(*grid.values())
+        ]
 
     @property
     def path(self) -> Path:
-        return data_dir() / "studies" / f"{self.name}.jsonl"
+        return _path(self.name)
 
     def done(self) -> list[dict[str, Any]]:
         """The records there are.
@@ -77,10 +84,7 @@ def record(study: Study, settings: Settings) -> dict[str, Any]:
         "peak_bytes": peak.peak,
         "machine": machine.describe(),
     }
-    study.path.parent.mkdir(exist_ok=True)
-    partial = study.path.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(row) + "\n" for row in [*study.done(), line]), encoding="utf-8")
-    os.replace(partial, study.path)
+    write_whole(study.path, "".join(json.dumps(row) + "\n" for row in [*study.done(), line]))
     return line
 
 
@@ -90,7 +94,7 @@ def table(name: str) -> pd.DataFrame:
     Raises:
         ValueError: no study of that name has records.
     """
-    path = data_dir() / "studies" / f"{name}.jsonl"
+    path = _path(name)
     if not path.is_file():
         raise ValueError(f"No records of a study {name!r}; choose from {', '.join(STUDIES)}.")
     return pd.DataFrame([{**row.pop("settings"), **row} for row in read_jsonl(path)])
@@ -104,6 +108,17 @@ def mean_and_interval(values: pd.Series | list[float]) -> tuple[float, float]:
     return float(values.mean()), float(T_95[len(values)] * values.std(ddof=1) / np.sqrt(len(values)))
 
 
+def summarize(runs: pd.DataFrame, by: str, *columns: str) -> pd.DataFrame:
+    """Mean and half-width of the 95 % interval of each column (`name`, `name_half`), one row for each value of `by`."""
+    rows = []
+    for value, group in runs.groupby(by):
+        row = {by: value}
+        for name in columns:
+            row[name], row[f"{name}_half"] = mean_and_interval(group[name])
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def reply_ranks(settings: Settings) -> dict[str, Any]:
     """LoRA on best-ranked or on worst-ranked replies to the same questions; measured on held-out best replies."""
     tokenizer = loading.load_tokenizer()
@@ -112,30 +127,88 @@ def reply_ranks(settings: Settings) -> dict[str, Any]:
     column = ["best", "worst"].index(settings["replies"])
     examples = [pair[column] for pair in pairs if max(len(example["input_ids"]) for example in pair) <= 96]
     test = [chat.top_thread(tree)[:2] for tree in loading.load_conversations(split="test")]
-    model, losses = _train_lora(examples, settings["seed"], r=16, lr=1e-3, steps=25)
+    model = _with_lora(
+        loading.load_model(precision=machine.profile("cpu").precision), settings["seed"], r=16, lora_alpha=32
+    )
+    history = training.fit(model, examples, steps=25, lr=1e-3, seed=settings["seed"])
     answers = evaluation.generate(model, tokenizer, [thread[:1] for thread in test], max_new_tokens=96)
     return {
         "examples": len(examples),
-        "losses": losses,
+        "losses": [round(loss, 4) for loss in history.losses],
+        "tokens": history.tokens,
         "answer_nll": evaluation.nll(model, [chat.encode(thread, tokenizer) for thread in test]).mean,
         "stop_rate": evaluation.stop_rate(answers),
     }
 
 
-def _train_lora(examples: list[chat.Example], seed: int, *, r: int, lr: float, steps: int) -> tuple[Any, list[float]]:
+def dates(settings: Settings) -> dict[str, Any]:
+    """One way of training on the dates, scored on held-out dates and, for what was forgotten, on general text.
+
+    `method` is "base" (no training), "lora" (all linear layers, lora_alpha 32) or "full". The validation loss is there
+    to choose a learning rate by; everything else is measured on the test split. A trained run also leaves the singular
+    values of what it added to `WATCHED`.
+    """
+    tokenizer = loading.load_tokenizer()
+    rows = {split: loading.load_task("dates", split) for split in ("train", "validation", "test")}
+    encoded = {
+        split: [chat.encode(chat.question(row["prompt"], row["answer"]), tokenizer) for row in rows[split]]
+        for split in rows
+    }
+    model = loading.load_model(precision=machine.profile("cpu").precision)
+    scores: dict[str, Any] = {}
+    if settings["method"] != "base":
+        before = model.get_submodule(WATCHED).weight.detach().clone()
+        if settings["method"] == "lora":
+            model = _with_lora(model, settings["seed"], r=settings["r"], lora_alpha=32)
+        rest = {"lr": settings["lr"], "seed": settings["seed"]}
+        history = training.fit(model, encoded["train"], steps=DATES_STEPS, batch_size=8, **rest)
+        scores["losses"] = [round(loss, 4) for loss in history.losses]
+        scores |= {"tokens": history.tokens, "train_seconds": round(history.seconds, 1)}
+    questions = [chat.question(row["prompt"]) for row in rows["test"]]
+    answers = evaluation.generate(model, tokenizer, questions, max_new_tokens=14, batch_size=60)
+    scores |= {
+        "accuracy": evaluation.accuracy(answers, [row["answer"] for row in rows["test"]]),
+        "answer_nll": evaluation.nll(model, encoded["test"]).mean,
+        "validation_nll": evaluation.nll(model, encoded["validation"]).mean,
+        "general_nll": evaluation.general_nll(model, tokenizer, loading.load_passages()).mean,
+    }
+    if settings["method"] != "base":
+        merged = model.merge_and_unload() if settings["method"] == "lora" else model
+        scores["singular_values"] = _singular_values(merged.get_submodule(WATCHED).weight - before, settings.get("r"))
+    return scores
+
+
+def _singular_values(matrix: Any, rank: int | None = None) -> list[float]:
+    """The singular values of a matrix (the first `rank` of them), largest first, to four digits."""
+    import torch
+
+    values = torch.linalg.svdvals(matrix.detach().float()).tolist()[:rank]
+    return [float(f"{value:.4g}") for value in values]
+
+
+def _with_lora(model: Any, seed: int, *, r: int, lora_alpha: float) -> Any:
+    """The model with a fresh adapter on all its linear layers but the head."""
     import torch
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(seed)
-    config = LoraConfig(r=r, lora_alpha=2 * r, target_modules="all-linear", task_type="CAUSAL_LM")
-    model = get_peft_model(loading.load_model(precision=machine.profile("cpu").precision), config)
-    history = training.fit(model, examples, steps=steps, lr=lr, seed=seed)
-    return model, [round(loss, 4) for loss in history.losses]
+    config = LoraConfig(r=r, lora_alpha=lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+    return get_peft_model(model, config)
 
 
+SEEDS = {"seed": [0, 1, 2]}
+DATES = [
+    {"method": ["base"]},
+    {"method": ["lora"], "r": [16], "lr": [1e-4, 3e-4, 1e-3, 3e-3], **SEEDS},
+    {"method": ["full"], "lr": [1e-5, 3e-5, 1e-4, 3e-4], **SEEDS},
+    {"method": ["lora"], "r": [1, 4, 64], "lr": [1e-3], **SEEDS},
+]
 STUDIES = {
     study.name: study
-    for study in [Study("reply_ranks", {"seed": [0, 1, 2], "replies": ["best", "worst"]}, reply_ranks)]
+    for study in [
+        Study("dates", DATES, dates),
+        Study("reply_ranks", [{**SEEDS, "replies": ["best", "worst"]}], reply_ranks),
+    ]
 }
 
 

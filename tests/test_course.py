@@ -70,16 +70,3 @@ def test_pages_link_to_each_other(made, tmp_path):
     index = course.index_page([course.Run(tmp_path / "01_a.ipynb", "One & all", 61, int(1e9))])
     assert '<a href="01_a.html">One &amp; all</a>' in index
     assert "1 min 01 s" in index
-
-
-def test_write_is_all_or_nothing(tmp_path, monkeypatch):
-    path = tmp_path / "page.html"
-    course.write(path, "old")
-
-    def killed(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(course.os, "replace", killed)
-    with pytest.raises(KeyboardInterrupt):
-        course.write(path, "new")
-    assert path.read_text() == "old"

@@ -5,6 +5,7 @@ import doctest
 import io
 import itertools
 import json
+import os
 import re
 import subprocess
 import sys
@@ -113,6 +114,20 @@ def test_no_evaluation_prompt_is_close_to_a_conversation_or_another_prompt():
     for (name, a), (other, b) in itertools.chain(itertools.product(prompts, asked), itertools.combinations(prompts, 2)):
         if len(b) > 2:
             assert overlap(a, b) < NEAR_DUPLICATE, (name, other)
+
+
+def test_no_passage_is_close_to_a_training_text():
+    """Forgetting is measured on the passages: what is trained on must not be among them."""
+    trained = [(m.message_id, trigrams(m.text)) for m in MESSAGES]
+    trained += [
+        (row["prompt"], trigrams(f"{row['prompt']} {row['answer']}"))
+        for task in ("dates", "records", "units")
+        for row in loading.load_task(task, "train")
+    ]
+    for passage in PASSAGES:
+        for name, text in trained:
+            if len(text) > 2:
+                assert overlap(trigrams(passage["text"]), text) < NEAR_DUPLICATE, (passage["id"], name)
 
 
 @pytest.mark.parametrize(
@@ -281,3 +296,16 @@ def test_datasheet_quotes_the_ranking_study():
     nll, nll_half = studies.mean_and_interval(gaps["answer_nll"])
     stop, stop_half = studies.mean_and_interval(gaps["stop_rate"])
     assert f"| worst minus best, by seed | {nll:.3f} ± {nll_half:.3f} | {stop:.2f} ± {stop_half:.2f} |" in text
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "folder" / "page.html"
+    datafiles.write_whole(path, "old")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        datafiles.write_whole(path, "new")
+    assert path.read_text() == "old"

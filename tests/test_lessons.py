@@ -8,6 +8,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.conftest import notebook_definitions
 
@@ -56,6 +57,62 @@ def test_lora_starts_unchanged_with_kaiming_uniform_a_and_zero_b():
     bound = 1 / math.sqrt(300)  # kaiming_uniform_(a=sqrt(5)) is U(-1/sqrt(d_in), 1/sqrt(d_in))
     assert 0.95 * bound < layer.lora_A.abs().max() <= bound
     assert not layer.lora_B.any()
+
+
+def test_targets_are_all_linear_layers_but_the_head():
+    """What PEFT calls all-linear, on a small Llama."""
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=64, num_key_value_heads=2, **shape))
+    theirs = get_peft_model(copy.deepcopy(model), LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+    ours = lora.lora_layers(lora.add_lora(model, r=4, lora_alpha=8))
+    names = {name.removeprefix("base_model.model.") for name, m in theirs.named_modules() if hasattr(m, "base_layer")}
+    assert set(ours) == names
+    assert len(names) == 14
+
+
+def test_rslora_is_lora_with_another_alpha():
+    base = nn.Sequential()
+    base.add_module("q_proj", nn.Linear(12, 20))
+    config = LoraConfig(r=16, lora_alpha=3, target_modules=["q_proj"], use_rslora=True)
+    theirs = get_peft_model(copy.deepcopy(base), config).base_model.model.q_proj
+    ours = lora.LoRALinear(base.q_proj, r=16, lora_alpha=3 * math.sqrt(16))
+    assert ours.scaling == theirs.scaling["default"]
+
+
+def test_the_second_draft_has_no_gradient_at_all():
+    layer = lora.LoRASecondDraft(nn.Linear(10, 10), r=4, lora_alpha=8)
+    layer(torch.randn(3, 10)).square().sum().backward()
+    assert not layer.lora_A.grad.any()
+    assert not layer.lora_B.grad.any()
+
+
+def test_subspace_overlap_is_one_inside_zero_across_and_small_by_chance():
+    axes = torch.eye(10).double()
+    assert lora.overlap(axes[:, :2], axes[:, :5]) == pytest.approx(1)
+    assert lora.overlap(axes[:, :2], axes[:, 5:]) == pytest.approx(0)
+    at_random = [lora.overlap(*(torch.linalg.qr(torch.randn(50, k).double())[0] for k in (3, 8))) for _ in range(200)]
+    assert sum(at_random) / 200 == pytest.approx(8 / 50, abs=0.02)  # expected: max(i, j) / d
+
+
+def test_directions_are_right_singular_vectors_strongest_first():
+    matrix = torch.diag(torch.tensor([1.0, 5.0, 3.0]))
+    assert lora.directions(matrix, 2).abs().argmax(dim=0).tolist() == [1, 2]
+
+
+def test_amplification_equals_brute_force():
+    layer = lora.LoRALinear(nn.Linear(12, 9, bias=False), r=3, lora_alpha=6)
+    with torch.no_grad():
+        layer.lora_B.normal_()
+    update = layer.update().detach()
+    left, right = (torch.linalg.qr(m)[0] for m in (layer.lora_B.detach(), layer.lora_A.detach().T))
+    inside = torch.linalg.norm(left.T @ layer.base.weight.detach() @ right)
+    assert lora.amplification(layer, 3) == pytest.approx((torch.linalg.norm(update) / inside).item(), rel=1e-4)
+
+
+def test_rank_90_counts_energy():
+    assert lora.rank_90([1.0] * 10) == 9
+    assert lora.rank_90([10.0, 0.1, 0.1]) == 1
+    assert lora.rank_90([3.0, 3.0, 1.0]) == 2  # 18 of 19
 
 
 def test_the_draft_differs_by_exactly_the_scaling():

@@ -7,9 +7,11 @@ import statistics
 import nbformat
 import pytest
 
+from course_utils import claims
 from tests.conftest import ROOT, notebook_definitions
 
 NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in sorted((ROOT / "notebooks").glob("0*.ipynb"))}
+LEDGERS = {name: claims.collect([ROOT / "notebooks" / f"{name}.ipynb"]) for name in NOTEBOOKS}
 
 
 def code_cells(name: str) -> list[nbformat.NotebookNode]:
@@ -98,3 +100,40 @@ def test_no_dead_code(name):
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_definitions_can_be_taken_out_for_testing(name):
     assert notebook_definitions(name)
+
+
+NUMBER = re.compile(r"(?<![\w.,^/-])\d[\d,]*(?:\.\d+)?(?:e-?\d+)?(?![\w/])")
+NOT_QUOTED = re.compile(
+    r"\(http[^)]*\)|arXiv[: ]\d+\.\d+|et al\.,? \d{4}|Machines \d{4}|(?:notebook|section|Table)s? \d+(?:\.\d+)?"
+    r"|ISO 8601|^#.*$|^\*Measured.*$|Llama-[\d.]+\w*|SmolLM2-\w+|\[\w+\]",
+    re.M,
+)
+
+
+def numbers(text: str) -> set[float]:
+    """All numbers in a text, `1,234.5` and `1e-3` alike."""
+    return {float(found.replace(",", "").rstrip(".")) for found in NUMBER.findall(text)}
+
+
+def sections(name: str) -> list[list[nbformat.NotebookNode]]:
+    """The cells of a notebook, divided at its level-2 headings."""
+    parts: list[list[nbformat.NotebookNode]] = [[]]
+    for cell in NOTEBOOKS[name].cells:
+        if cell.cell_type == "markdown" and re.search(r"^## ", cell.source, re.M):
+            parts.append([])
+        parts[-1].append(cell)
+    return parts
+
+
+@pytest.mark.parametrize("name", [name for name, ledger in LEDGERS.items() if ledger])
+def test_numbers_in_prose_were_measured_or_cited(name):
+    """Each is in a claim of the notebook, or in code or output of the same section (and nbval checks the outputs)."""
+    claimed = " ".join(f"{claim.measured} {claim.statement} {claim.source}" for claim in LEDGERS[name])
+    for cells in sections(name):
+        code = [cell for cell in cells if cell.cell_type == "code"]
+        outputs = [str(o.get("text") or o.get("data", {}).get("text/plain", "")) for c in code for o in c.outputs]
+        known = numbers(" ".join([claimed, *(cell.source.replace("_", "") for cell in code), *outputs]))
+        for cell in cells:
+            if cell.cell_type == "markdown":
+                unknown = numbers(NOT_QUOTED.sub(" ", cell.source)) - known
+                assert not unknown, f"{unknown} in: {cell.source}"

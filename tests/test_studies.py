@@ -1,8 +1,10 @@
 """Studies lose and repeat no run, whatever happens to them, and their intervals are Student's."""
 
 import json
+import os
 from statistics import mean, stdev
 
+import pandas as pd
 import pytest
 
 from course_utils import studies
@@ -20,7 +22,7 @@ def made(monkeypatch, tmp_path):
         ran.append(settings)
         return {"score": settings["seed"] * 10}
 
-    return Study("made", {"seed": [0, 1, 2], "lr": [1e-3, 1e-2]}, run), ran
+    return Study("made", [{"seed": [0, 1, 2], "lr": [1e-3, 1e-2]}], run), ran
 
 
 def test_every_combination_is_run_once(made):
@@ -43,7 +45,7 @@ def test_a_stopped_study_goes_on_where_it_was(made, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:  # killed while the second line is about to be put in place
-        patch.setattr(studies.os, "replace", killed)
+        patch.setattr(os, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
             studies.record(study, study.open()[0])
     assert len(study.done()) == 1
@@ -73,6 +75,28 @@ def test_interval_is_students(made):
     assert half == pytest.approx(4.302653 * stdev(values) / 3**0.5, rel=1e-4)  # t table, 2 degrees of freedom
     with pytest.raises(ValueError, match="1"):
         studies.mean_and_interval([1.0])
+
+
+def test_summary_has_a_row_for_each_value(made):
+    runs = pd.DataFrame({"lr": [1, 1, 1, 2, 2, 2], "score": [1.0, 2.0, 4.0, 3.0, 3.0, 3.0]})
+    found = studies.summarize(runs, "lr", "score")
+    assert found["lr"].tolist() == [1, 2]
+    assert found["score"].tolist() == [pytest.approx(7 / 3), 3.0]
+    assert found["score_half"].tolist() == [pytest.approx(studies.mean_and_interval([1.0, 2.0, 4.0])[1]), 0.0]
+
+
+def test_grids_of_one_study_are_joined():
+    grids = [{"method": ["base"]}, {"method": ["lora"], "r": [1, 4]}]
+    expected = [{"method": "base"}, {"method": "lora", "r": 1}, {"method": "lora", "r": 4}]
+    assert Study("joined", grids, dict).settings == expected
+
+
+def test_records_say_on_what_they_were_made():
+    for record in studies.STUDIES["dates"].done():
+        assert {"settings", "seconds", "peak_bytes", "machine"} <= set(record)
+        assert "torch 2" in record["machine"]
+        assert "CPU (" in record["machine"], "the instruction set"
+        assert record["settings"]["method"] == "base" or {"tokens", "losses"} <= set(record)
 
 
 @pytest.mark.parametrize("study", studies.STUDIES.values(), ids=lambda study: study.name)

@@ -1,0 +1,140 @@
+"""Did the claim hold? A notebook records a verdict on each statement it measured; the ledger shows them all.
+
+The statements, with their sources, are in `data/claims.jsonl`. `python -m course_utils.claims` writes the table of the
+README from the executed notebooks; `make course` stores the same rows in `build/claims.json`.
+"""
+
+import argparse
+import html
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from course_utils.datafiles import load_claims, write_whole
+
+HOLDS, PARTLY, FAILS = "holds", "holds partly", "does not hold at this scale"
+LEDGER_TYPE = "application/vnd.lora-course.claims+json"  # the rows, in the ledger cell's output
+ROOT = Path(__file__).parent.parent
+README_TABLE = re.compile(r"(?<=<!-- claims -->\n).*?(?=<!-- /claims -->)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement that somebody published, what was measured about it, and whether it held."""
+
+    id: str
+    statement: str
+    source: str
+    measured: str
+    verdict: str
+
+
+_recorded: dict[str, Claim] = {}
+
+
+def record(claim_id: str, measured: str, *, holds: bool, partly: bool = False) -> None:
+    """Put a claim of `data/claims.jsonl` into the ledger, and print its verdict.
+
+    Args:
+        claim_id: its id there.
+        measured: what was measured, with units; what is compared by the tests and quoted by the prose.
+        holds: whether the statement held as it stands; if not, `partly` says whether a part of it did.
+
+    Raises:
+        ValueError: there is no claim of that id.
+    """
+    known = load_claims()
+    if claim_id not in known:
+        raise ValueError(f"Unknown claim {claim_id!r}; data/claims.jsonl has {', '.join(known)}.")
+    verdict = HOLDS if holds else PARTLY if partly else FAILS
+    row = known[claim_id]
+    _recorded[claim_id] = Claim(claim_id, row["statement"], row["source"], measured, verdict)
+    print(f"[{claim_id}] {verdict}: {measured}")
+
+
+class Ledger:
+    """Claims with their verdicts: a table in a notebook, counted and listed as text."""
+
+    def __init__(self, claims: Iterable[Claim]) -> None:
+        self.claims = list(claims)
+
+    def __repr__(self) -> str:
+        lines = [f"{len(self.claims)} claims"]
+        for verdict in (HOLDS, PARTLY, FAILS):
+            ids = [claim.id for claim in self.claims if claim.verdict == verdict]
+            lines.append(f"{len(ids)} {verdict}: {', '.join(ids)}")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th style='text-align:left'>{name}</th>" for name in Claim.__dataclass_fields__)
+        rows = (
+            "".join(f"<td style='text-align:left'>{html.escape(value)}</td>" for value in asdict(claim).values())
+            for claim in self.claims
+        )
+        return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        return {
+            "text/plain": repr(self),
+            "text/html": self._repr_html_(),
+            LEDGER_TYPE: [asdict(claim) for claim in self.claims],
+        }
+
+
+def ledger() -> Ledger:
+    """All claims that this session recorded, in the order of recording."""
+    return Ledger(_recorded.values())
+
+
+def collect(notebooks: Iterable[Path]) -> list[Claim]:
+    """The claims in the ledgers of executed notebooks."""
+    found = []
+    for path in notebooks:
+        for cell in nbformat.read(path, as_version=4).cells:
+            for output in cell.get("outputs", []):
+                found += [Claim(**row) for row in output.get("data", {}).get(LEDGER_TYPE, [])]
+    return found
+
+
+def store(claims: Iterable[Claim], path: Path) -> None:
+    """Write claims as JSON, one a line."""
+    lines = ",\n".join(json.dumps(asdict(claim), ensure_ascii=False) for claim in claims)
+    write_whole(path, f"[\n{lines}\n]\n")
+
+
+def markdown(claims: Iterable[Claim]) -> str:
+    """The claims as the README's table."""
+    rows = ["| claim | source | measured here | verdict |", "|---|---|---|---|"]
+    for claim in claims:
+        cells = (claim.statement, claim.source, claim.measured, f"**{claim.verdict}**")
+        rows.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def write_readme(notebooks: Iterable[Path], readme: Path = ROOT / "README.md") -> None:
+    """Put the table of the claims of `notebooks` between the README's claims marks.
+
+    Raises:
+        ValueError: the README has no such marks.
+    """
+    text = readme.read_text(encoding="utf-8")
+    if not README_TABLE.search(text):
+        raise ValueError(
+            f"{readme.name}: no lines '<!-- claims -->' and '<!-- /claims -->' to write the table between."
+        )
+    write_whole(readme, README_TABLE.sub(lambda _: markdown(collect(notebooks)), text))
+
+
+def main() -> None:
+    """`python -m course_utils.claims`: write the README's table of claims from the executed notebooks."""
+    argparse.ArgumentParser(prog="python -m course_utils.claims", description=main.__doc__).parse_args()
+    write_readme(sorted((ROOT / "notebooks").glob("0*.ipynb")))
+
+
+if __name__ == "__main__":
+    main()

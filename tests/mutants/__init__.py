@@ -1,0 +1,1 @@
+"""Faults that are put into the course on purpose, to prove that something goes red."""

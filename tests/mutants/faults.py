@@ -1,0 +1,136 @@
+"""The faults: what is changed where, and the test that has to notice.
+
+A fault that no test notices is a missing test. `python -m tests.mutants` (or `make mutants`) prints the table.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).parent.parent.parent
+PARTS = ("course_utils", "data", "notebooks", "tests", "conftest.py", "pyproject.toml")
+LORA, LESSONS = "notebooks/01_lora.ipynb", "tests/test_lessons.py"
+KAIMING = "nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`old` becomes `new` in `file`; `caught_by` is the test, as pytest names it."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    caught_by: str
+
+
+FAULTS = [
+    Fault(
+        "lora_alpha / r is not applied",
+        LORA,
+        "self.lora_B.T) * self.scaling\n\n    def update",
+        "self.lora_B.T)\n\n    def update",
+        f"{LESSONS}::test_lora_output_gradient_and_merge_equal_pefts",
+    ),
+    Fault(
+        "lora_alpha is not divided by r",
+        LORA,
+        f"{KAIMING}\n        self.scaling = lora_alpha / r",
+        f"{KAIMING}\n        self.scaling = lora_alpha",
+        f"{LESSONS}::test_lora_starts_unchanged_with_kaiming_uniform_a_and_zero_b",
+    ),
+    Fault(
+        "A and B start the wrong way round",
+        LORA,
+        KAIMING,
+        "nn.init.zeros_(self.lora_A)\n        nn.init.kaiming_uniform_(self.lora_B, a=math.sqrt(5))",
+        f"{LESSONS}::test_lora_starts_unchanged_with_kaiming_uniform_a_and_zero_b",
+    ),
+    Fault(
+        "A and B both start at zero",
+        LORA,
+        KAIMING,
+        "nn.init.zeros_(self.lora_A)",
+        f"{LESSONS}::test_lora_starts_unchanged_with_kaiming_uniform_a_and_zero_b",
+    ),
+    Fault(
+        "LoRA adds nothing",
+        LORA,
+        "self.lora_B.T) * self.scaling\n\n    def update",
+        "self.lora_B.T) * 0\n\n    def update",
+        f"{LESSONS}::test_lora_output_gradient_and_merge_equal_pefts",
+    ),
+    Fault(
+        "B is frozen",
+        LORA,
+        f"self.lora_B = nn.Parameter(torch.zeros(base.out_features, r))\n        {KAIMING}",
+        f"self.lora_B = nn.Parameter(torch.zeros(base.out_features, r), requires_grad=False)\n        {KAIMING}",
+        f"{LESSONS}::test_lora_output_gradient_and_merge_equal_pefts",
+    ),
+    Fault(
+        "attention layers are skipped",
+        LORA,
+        'TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", ',
+        "TARGETS = (",
+        f"{LESSONS}::test_targets_are_all_linear_layers_but_the_head",
+    ),
+    Fault(
+        "merging forgets the scale",
+        LORA,
+        "return self.scaling * self.lora_B @ self.lora_A",
+        "return self.lora_B @ self.lora_A",
+        f"{LESSONS}::test_lora_output_gradient_and_merge_equal_pefts",
+    ),
+    Fault(
+        "forgetting is measured on training text",
+        "course_utils/evaluation.py",
+        "return general_nll(model, tokenizer, load_passages()).mean - before",
+        'from course_utils.datafiles import load_task\n\n    texts = [row["answer"] for row in load_task("dates", '
+        '"train")[:4]]\n    return general_nll(model, tokenizer, texts).mean - before',
+        "tests/test_evaluation.py::test_forgetting_is_measured_on_the_passages",
+    ),
+]
+
+
+def plant(fault: Fault, copy: Path) -> None:
+    """Copy the course to the folder `copy`, with the fault in it.
+
+    Raises:
+        ValueError: the text to be changed does not occur exactly once.
+    """
+    for part in PARTS:
+        source = ROOT / part
+        if source.is_dir():
+            shutil.copytree(source, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, copy / part)
+    path = copy / fault.file
+    if path.suffix == ".ipynb":
+        notebook = nbformat.read(path, as_version=4)
+        cells = [cell for cell in notebook.cells if fault.old in cell.source]
+        count = sum(cell.source.count(fault.old) for cell in cells)
+        for cell in cells:
+            cell.source = cell.source.replace(fault.old, fault.new)
+        text = nbformat.writes(notebook)
+    else:
+        text = path.read_text(encoding="utf-8")
+        count, text = text.count(fault.old), text.replace(fault.old, fault.new)
+    if count != 1:
+        raise ValueError(f"{fault.file}: {fault.old!r} occurs {count} times; the fault {fault.name!r} is out of date.")
+    path.write_text(text, encoding="utf-8")
+
+
+def goes_red(fault: Fault, copy: Path) -> bool:
+    """Whether the test that has to notice the fault fails on a copy that has it."""
+    plant(fault, copy)
+    command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", fault.caught_by]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # so that several copies can be tested side by side
+    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
+    if done.returncode not in (0, 1):  # 1: tests ran and failed; anything else is trouble with the test itself
+        raise RuntimeError(f"{fault.caught_by} could not be run on {fault.name!r}:\n{done.stdout}{done.stderr}")
+    return done.returncode == 1
