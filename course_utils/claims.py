@@ -38,7 +38,7 @@ _recorded: dict[str, Claim] = {}
 
 
 def record(claim_id: str, measured: str, *, holds: bool, partly: bool = False) -> None:
-    """Put a claim of `data/claims.jsonl` into the ledger, and print its verdict.
+    """Put a claim of `data/claims.jsonl` into the ledger, and print its statement and verdict.
 
     Args:
         claim_id: its id there.
@@ -54,7 +54,7 @@ def record(claim_id: str, measured: str, *, holds: bool, partly: bool = False) -
     verdict = HOLDS if holds else PARTLY if partly else FAILS
     row = known[claim_id]
     _recorded[claim_id] = Claim(claim_id, row["statement"], row["source"], measured, verdict)
-    print(f"[{claim_id}] {verdict}: {measured}")
+    print(f"[{claim_id}] {row['statement']}\n     {verdict}: {measured}")
 
 
 class Ledger:

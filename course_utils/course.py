@@ -33,6 +33,7 @@ SECONDS, BYTES = 240, 4e9  # budget of one notebook on two CPU cores, with the m
 MEASURED = re.compile(r"^\*Measured .*\*$", re.MULTILINE)
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 CELL_TIMEOUT = 600
+README_PICTURES = {"learning_against_forgetting.png": "at accuracy", "five_methods.png": "prefix tuning over"}
 
 
 @dataclass
@@ -113,13 +114,15 @@ def state_cost(notebook: nbformat.NotebookNode, run: Run) -> None:
     first.source = MEASURED.sub(line, first.source)
 
 
-def readme_picture(notebook: nbformat.NotebookNode) -> bytes | None:
-    """The picture that the README shows: the curves of all methods, where a notebook has it."""
+def readme_pictures(notebook: nbformat.NotebookNode) -> dict[str, bytes]:
+    """The pictures of a notebook that the README shows, by file name; they are known by words of their alt text."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
-    for output in outputs:
-        if "prefix tuning over" in output.metadata.get("image/png", {}).get("alt", ""):
-            return base64.b64decode(output.data["image/png"])
-    return None
+    return {
+        name: base64.b64decode(output.data["image/png"])
+        for output in outputs
+        for name, words in README_PICTURES.items()
+        if words in output.metadata.get("image/png", {}).get("alt", "")
+    }
 
 
 def page(notebook: nbformat.NotebookNode, runs: list[str], name: str) -> str:
@@ -174,8 +177,8 @@ def main() -> None:
         write_whole(target / f"{path.stem}.html", page(notebook, names, path.stem))
         if options.in_place:
             write_whole(path, text)
-            if picture := readme_picture(notebook):
-                write_whole(path.parent / "five_methods.png", picture)
+            for name, picture in readme_pictures(notebook).items():
+                write_whole(path.parent / name, picture)
         runs.append(run)
     executed = [target / path.name for path in NOTEBOOKS if (target / path.name).is_file()]
     claims.store(claims.collect(executed), ROOT / "build" / "claims.json")

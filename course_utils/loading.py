@@ -1,6 +1,9 @@
 """Where do model, tokenizer and data come from?"""
 
 import argparse
+import contextlib
+import ctypes
+import gc
 import os
 from pathlib import Path
 
@@ -59,6 +62,7 @@ def load_model(
     device = device or machine.device()
     dtype = DTYPES.get(precision) or compute_dtype or machine.fast_dtype(device)
     config = _quantization_config(precision, dtype)
+    _release_memory()
     placed = {"device_map": device} if config else {}
     model = _from_pretrained(
         AutoModelForCausalLM,
@@ -94,6 +98,13 @@ def make_safe_to_train(model: PreTrainedModel) -> PreTrainedModel:
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
     return model
+
+
+def _release_memory() -> None:
+    """Give back what deleted models took: they hold reference cycles, and glibc keeps freed blocks for itself."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # other C libraries have no malloc_trim
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _quantization_config(precision: str, compute_dtype: torch.dtype) -> BitsAndBytesConfig | None:

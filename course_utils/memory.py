@@ -3,7 +3,7 @@
 import gc
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -82,6 +82,22 @@ def quantization_constants(parameters: Iterable[nn.Parameter]) -> list[torch.Ten
             found += [x for x in (state.absmax, state.code, state.offset) if isinstance(x, torch.Tensor)]
             state = state.state2
     return found
+
+
+def activation_bytes(model: nn.Module, forward: Callable[[], torch.Tensor]) -> int:
+    """Bytes that `forward` keeps for the backward pass; parameters are not counted, shared storage counts once."""
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, int] = {}  # by address: the graph keeps what it saved alive, so no address is used twice
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor.detach()  # the tensor itself would refer back to the graph, and neither would ever be freed
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        _ = forward()
+    return sum(kept.values())
 
 
 def ledger(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> pd.Series:

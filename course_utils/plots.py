@@ -78,11 +78,12 @@ def curves(
     ylabel: str,
     log: str = "",
     label: str | None = None,
+    xlim: tuple[float, float] | None = None,
 ) -> Picture:
     """Column `y` against column `x`, one line for each frame, labeled at its end.
 
     Columns `<x>_half` and `<y>_half`, where there are any, are half-widths of intervals; column `label` is written
-    beside the points. `log` names the logarithmic axes: "", "x", "y" or "xy".
+    beside the points, on alternate sides. `log` names the logarithmic axes: "", "x", "y" or "xy".
     """
     figure, axes = canvas(title, xlabel, ylabel, height=4.2)
     axes.set_xscale("log" if "x" in log else "linear")
@@ -93,11 +94,15 @@ def curves(
         marker = MARKERS[index] if len(frame) <= 20 else ""
         halves = {"xerr": frame.get(f"{x}_half"), "yerr": frame.get(f"{y}_half")}
         axes.errorbar(frame[x], frame[y], marker=marker, markersize=7, **halves, **look)
-        beside = {"textcoords": "offset points", "color": color, "fontsize": FONT}
-        axes.annotate(name, (frame[x].iloc[-1], frame[y].iloc[-1]), xytext=(9, -4), **beside)
-        for _, point in frame.iterrows() if label else ():
-            axes.annotate(f"{point[label]:g}", (point[x], point[y]), xytext=(-6, 7), ha="right", **beside)
+        texts = [name if label is None else f"{name}, {frame[label].iloc[-1]:g}"]
+        if label is not None:
+            texts = [f"{value:g}" for value in frame[label][:-1]] + texts
+        left = label is not None and index % 2 == 0
+        beside = {"textcoords": "offset points", "color": color, "fontsize": FONT, "ha": "right" if left else "left"}
+        for text, point in zip(texts, frame[[x, y]].iloc[-len(texts) :].to_numpy(), strict=True):
+            axes.annotate(text, point, xytext=(-9 if left else 9, 3 if label else -4), **beside)
     axes.margins(x=0.14)
+    axes.set_xlim(xlim)
     return figure.described(*(_extent(name, frame.reset_index(), x, y) for name, frame in frames.items()))
 
 
@@ -106,7 +111,7 @@ def heat_map(title: str, xlabel: str, ylabel: str, matrix: np.ndarray) -> Pictur
     figure, axes = canvas(title, xlabel, ylabel, height=2.8)
     rows, columns = matrix.shape
     image = axes.imshow(
-        matrix, cmap="Greys", vmin=0, vmax=1, aspect="auto", extent=(0.5, columns + 0.5, rows + 0.5, 0.5)
+        matrix, cmap="Grays", vmin=0, vmax=1, aspect="auto", extent=(0.5, columns + 0.5, rows + 0.5, 0.5)
     )
     figure.colorbar(image, ax=axes).ax.tick_params(labelsize=FONT)
     row, column = np.unravel_index(matrix.argmax(), matrix.shape)

@@ -119,6 +119,16 @@ def summarize(runs: pd.DataFrame, by: str, *columns: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def plus_minus(row: pd.Series, column: str, digits: int = 3) -> str:
+    """A mean and its half-width out of a row of `summarize`, as text: 0.980 ± 0.012."""
+    return f"{row[column]:.{digits}f} ± {row[f'{column}_half']:.{digits}f}"
+
+
+def clearly_less(column: str, a: pd.Series, b: pd.Series) -> bool:
+    """Whether a's interval lies wholly below b's; both are rows of `summarize`."""
+    return bool(a[column] + a[f"{column}_half"] < b[column] - b[f"{column}_half"])
+
+
 def reply_ranks(settings: Settings) -> dict[str, Any]:
     """LoRA on best-ranked or on worst-ranked replies to the same questions; measured on held-out best replies."""
     tokenizer = loading.load_tokenizer()

@@ -23,10 +23,14 @@ def test_a_verdict_is_printed_and_kept(fresh, capsys):
     claims.record("L1", "logits equal", holds=True)
     claims.record("L4", "factor 3", holds=False, partly=True)
     claims.record("L7", "9,285 times", holds=False)
+    known = load_claims()
     assert capsys.readouterr().out.splitlines() == [
-        "[L1] holds: logits equal",
-        "[L4] holds partly: factor 3",
-        "[L7] does not hold at this scale: 9,285 times",
+        f"[L1] {known['L1']['statement']}",
+        "     holds: logits equal",
+        f"[L4] {known['L4']['statement']}",
+        "     holds partly: factor 3",
+        f"[L7] {known['L7']['statement']}",
+        "     does not hold at this scale: 9,285 times",
     ]
     assert repr(claims.ledger()).splitlines() == [
         "3 claims",

@@ -70,3 +70,12 @@ def test_pages_link_to_each_other(made, tmp_path):
     index = course.index_page([course.Run(tmp_path / "01_a.ipynb", "One & all", 61, int(1e9))])
     assert '<a href="01_a.html">One &amp; all</a>' in index
     assert "1 min 01 s" in index
+
+
+@pytest.mark.parametrize("name", course.README_PICTURES)
+def test_readme_pictures_are_those_of_the_notebooks(name):
+    pictures = {}
+    for path in course.NOTEBOOKS:
+        pictures |= course.readme_pictures(nbformat.read(path, as_version=4))
+    assert (course.ROOT / "notebooks" / name).read_bytes() == pictures[name]
+    assert f"(notebooks/{name})" in (course.ROOT / "README.md").read_text(encoding="utf-8")

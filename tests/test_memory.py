@@ -1,7 +1,9 @@
 """Bytes against closed forms and against what other libraries count."""
 
+import gc
 import subprocess
 import sys
+import weakref
 
 import bitsandbytes as bnb
 import pytest
@@ -21,6 +23,28 @@ def test_meta_tensors_have_bytes_too():
     with torch.device("meta"):
         layers = nn.Sequential(nn.Linear(1000, 1000, bias=False), nn.Linear(1000, 1000, bias=False))
     assert memory.tensor_bytes(layers.parameters()) == 2 * 4 * 1000 * 1000
+
+
+def test_activations_are_what_the_backward_pass_needs():
+    """A linear layer keeps its input, and a sigmoid its output; weights are not activations, views count once."""
+    model = nn.Sequential(nn.Linear(100, 50), nn.Sigmoid(), nn.Linear(50, 7))
+    x = torch.randn(8, 100)
+    assert memory.activation_bytes(model, lambda: model(x)) == 4 * 8 * (100 + 50)  # the sigmoid's output is kept once
+    with torch.no_grad():
+        assert memory.activation_bytes(model, lambda: model(x)) == 0
+
+
+def test_counting_activations_frees_them():
+    """The count must not keep the graph, or the model, in memory."""
+
+    def count() -> weakref.ref:
+        model = nn.Sequential(nn.Linear(100, 50), nn.Sigmoid(), nn.Linear(50, 7))
+        assert memory.activation_bytes(model, lambda: model(torch.randn(8, 100)).exp()) > 0
+        return weakref.ref(model[0].weight)
+
+    weight = count()
+    gc.collect()
+    assert weight() is None
 
 
 def test_full_training_with_adam_costs_16_bytes_per_parameter():
