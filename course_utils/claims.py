@@ -8,6 +8,7 @@ import argparse
 import html
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -108,8 +109,16 @@ def store(claims: Iterable[Claim], path: Path) -> None:
 
 
 def markdown(claims: Iterable[Claim]) -> str:
-    """The claims as the README's table."""
-    rows = ["| claim | source | measured here | verdict |", "|---|---|---|---|"]
+    """The claims as the README's table, under a line that counts the verdicts."""
+    claims = list(claims)
+    count = Counter(claim.verdict for claim in claims)
+    counts = ", ".join(f"{count[verdict]} {verdict}" for verdict in (HOLDS, PARTLY, FAILS))
+    rows = [
+        f"Of {len(claims)} claims: {counts}.",
+        "",
+        "| claim | source | measured here | verdict |",
+        "|---|---|---|---|",
+    ]
     for claim in claims:
         cells = (claim.statement, claim.source, claim.measured, f"**{claim.verdict}**")
         rows.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")

@@ -100,7 +100,7 @@ def curves(
         left = label is not None and index % 2 == 0
         beside = {"textcoords": "offset points", "color": color, "fontsize": FONT, "ha": "right" if left else "left"}
         for text, point in zip(texts, frame[[x, y]].iloc[-len(texts) :].to_numpy(), strict=True):
-            axes.annotate(text, point, xytext=(-9 if left else 9, 3 if label else -4), **beside)
+            axes.annotate(text, point, xytext=(-9, -14) if left else (9, 3 if label else -4), **beside)
     axes.margins(x=0.14)
     axes.set_xlim(xlim)
     return figure.described(*(_extent(name, frame.reset_index(), x, y) for name, frame in frames.items()))

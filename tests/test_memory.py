@@ -83,12 +83,14 @@ def test_constants_are_what_get_memory_footprint_leaves_out():
 def test_measure_sees_what_a_block_allocates():
     """In a fresh process: here, memory that earlier tests freed would be used again, and nothing would grow."""
     code = """
+import time
 import torch
 from course_utils import memory
 with memory.measure() as nothing:
     pass
 with memory.measure() as peak:
     big = torch.ones(50_000_000)  # 200 MB, touched
+    time.sleep(0.1)  # memory is sampled: the peak has to last longer than an interval
     del big
 print(nothing.added, peak.added)
 """
