@@ -94,10 +94,12 @@ def qlora():
 
 
 def gradient(model, examples) -> torch.Tensor:
+    """All adapter gradients as one vector; zeros where the backward pass never arrives, as behind a repacked layer."""
     model.train()
     model.zero_grad()
     training.supervised_loss(model, training.collate(examples)).backward()
-    return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in trainable])
 
 
 def test_4_bit_training_survives_generation(qlora, tokenizer, examples):
