@@ -23,11 +23,13 @@ import nbval.kernel
 import nbval.plugin
 import pytest
 
+from course_utils.claims import LEDGER_TYPE
+
 RTOL = 1e-6
 OPT_OUT = "nbval-ignore-output"
 KNOWN_TAGS = re.compile(rf"{OPT_OUT}|raises-exception|rtol=[\d.e-]+")
 NUMBER = re.compile(r"[-+]?(?:\d+\.\d+|\.\d+|\d+)(?:[eE][-+]?\d+)?")
-NOT_COMPARED = ("stderr", "text/html", "image/svg+xml")
+NOT_COMPARED = ("stderr", "text/html", "image/svg+xml", LEDGER_TYPE)  # a claim is compared where it is printed
 MAX_TEXT_BYTES = 100_000
 
 

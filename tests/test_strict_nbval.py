@@ -6,6 +6,7 @@ import nbformat
 import pytest
 from nbformat import v4
 
+from course_utils.claims import LEDGER_TYPE
 from tests.strict_nbval import same_text, structure_problems
 
 pytest_plugins = ["pytester"]
@@ -94,6 +95,15 @@ def test_tolerance_tag_and_stderr(outcomes):
     source = "import sys; print(0.5001); print('bar', 17, file=sys.stderr)"
     made = cell(source, 1, stream("0.5\n"), stream("bar 12\n", "stderr"), tags=["rtol=1e-3"])
     assert outcomes(made) == {"passed": 2}
+
+
+def test_the_ledger_repeats_a_measurement_without_comparing_it_again(outcomes):
+    """A claim is compared in the cell that measured it, with that cell's tolerance; verdicts are compared twice."""
+    source = f"display({{'text/plain': '1 holds', {LEDGER_TYPE!r}: [{{'measured': '0.191'}}]}}, raw=True)"
+    output = v4.new_output("display_data", data={"text/plain": "1 holds", LEDGER_TYPE: [{"measured": "0.195"}]})
+    assert outcomes(cell(source, 1, output)) == {"passed": 2}
+    output.data["text/plain"] = "1 holds partly"
+    assert outcomes(cell(source, 1, output)).get("failed") == 1
 
 
 def test_dead_kernel_fails_at_once_and_the_rest_is_skipped(outcomes):
