@@ -94,9 +94,8 @@ def curves(
         marker = MARKERS[index] if len(frame) <= 20 else ""
         halves = {"xerr": frame.get(f"{x}_half"), "yerr": frame.get(f"{y}_half")}
         axes.errorbar(frame[x], frame[y], marker=marker, markersize=7, **halves, **look)
-        texts = [name if label is None else f"{name}, {frame[label].iloc[-1]:g}"]
-        if label is not None:
-            texts = [f"{value:g}" for value in frame[label][:-1]] + texts
+        texts = [] if label is None else [f"{value:g}" for value in frame[label]]
+        texts = [*texts[:-1], ", ".join([name, *texts[-1:]])]
         left = label is not None and index % 2 == 0
         beside = {"textcoords": "offset points", "color": color, "fontsize": FONT, "ha": "right" if left else "left"}
         for text, point in zip(texts, frame[[x, y]].iloc[-len(texts) :].to_numpy(), strict=True):
@@ -160,8 +159,8 @@ def _trend(name: str, losses: Sequence[float]) -> str:
 
 
 def _extent(name: str, frame: pd.DataFrame, x: str, y: str) -> str:
-    points = (f"{frame[y][i]:.3g} at {x} {frame[x][i]:.3g}" for i in (frame[y].idxmin(), frame[y].idxmax()))
-    lowest, highest = points
+    ends = (frame[y].idxmin(), frame[y].idxmax())
+    lowest, highest = (f"{frame[y][i]:.3g} at {x} {frame[x][i]:.3g}" for i in ends)
     return f"{name}: {len(frame)} points, lowest {y} {lowest}, highest {highest}."
 
 
