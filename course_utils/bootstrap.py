@@ -18,7 +18,7 @@ from course_utils import noise
 KEPT = ("torch", "torchvision", "torchaudio", "numpy", "scipy", "pandas")
 
 
-def ensure() -> None:
+def ensure(*extras: str) -> None:
     """Install what is missing or too old, and say so; do nothing, silently, when all is there.
 
     Packages of `KEPT` that are present keep their version exactly. If one of them is itself too old, nothing is
@@ -28,7 +28,7 @@ def ensure() -> None:
         RuntimeError: a package that must not be touched is too old, or pip failed.
     """
     noise.quiet()
-    needed = missing(requirements())
+    needed = missing(requirements(*extras))
     if not needed:
         return
     blocked = [requirement for requirement in needed if installed(requirement.name) and requirement.name in KEPT]
@@ -48,14 +48,16 @@ def ensure() -> None:
         print(f"Restart the kernel now: {', '.join(imported)} had been imported in an older version.")
 
 
-def requirements() -> list[Requirement]:
-    """What `course_utils` depends on, from pyproject.toml beside it, or from the installed package."""
+def requirements(*extras: str) -> list[Requirement]:
+    """What `course_utils` and these of its extras depend on here: from pyproject.toml beside it, or as installed."""
     project = Path(__file__).parent.parent / "pyproject.toml"
     if project.is_file():
-        lines = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["dependencies"]
+        table = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
+        lines = table["dependencies"] + [line for extra in extras for line in table["optional-dependencies"][extra]]
     else:
-        lines = [line for line in metadata.requires("course-utils") or [] if "extra ==" not in line]
-    return [Requirement(line) for line in lines]
+        lines = metadata.requires("course-utils") or []
+    found = [Requirement(line) for line in lines]
+    return [r for r in found if r.marker is None or any(r.marker.evaluate({"extra": extra}) for extra in ("", *extras))]
 
 
 def installed(name: str) -> str | None:
@@ -68,9 +70,8 @@ def installed(name: str) -> str | None:
 
 def missing(wanted: list[Requirement]) -> list[Requirement]:
     """Those requirements that are not installed in a version that fits (local labels such as +cpu are ignored)."""
-    applicable = [r for r in wanted if r.marker is None or r.marker.evaluate()]
     return [
-        r for r in applicable if not (found := installed(r.name)) or not r.specifier.contains(found, prereleases=True)
+        r for r in wanted if not (found := installed(r.name)) or not r.specifier.contains(found, prereleases=True)
     ]
 
 

@@ -72,8 +72,9 @@ def first_cell(name: str) -> str:
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("0*.ipynb"))
 
 
-def test_all_notebooks_share_the_first_cell():
-    assert len({first_cell(name) for name in NOTEBOOKS}) == 1
+def test_all_notebooks_share_the_first_cell_and_only_the_last_asks_for_the_sft_packages():
+    assert len({first_cell(name).replace('ensure("sft")', "ensure()") for name in NOTEBOOKS}) == 1
+    assert [name[:2] for name in NOTEBOOKS if 'ensure("sft")' in first_cell(name)] == ["04"]
 
 
 def without_course(tmp_path) -> dict[str, str]:
@@ -99,6 +100,48 @@ def test_lone_notebook_brings_the_course_from_a_repository(tmp_path):
     done = run_first_cell(tmp_path / "empty", environment, then=WHERE)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(tmp_path / "empty" / "lora-course")
+
+
+def test_lone_notebook_finds_its_clone_again(tmp_path):
+    """After a restart of the kernel, or in a second notebook beside the first."""
+    (tmp_path / "empty").mkdir()
+    environment = {**without_course(tmp_path), "COURSE_REPO": str(ROOT)}
+    for _ in range(2):
+        done = run_first_cell(tmp_path / "empty", environment, then=WHERE)
+        assert done.returncode == 0, done.stderr
+    assert [path.name for path in (tmp_path / "empty").iterdir()] == ["lora-course"]
+
+
+def fake_git(folder, script: str) -> str:
+    """A PATH on which only this `git` is found."""
+    folder.mkdir()
+    (folder / "git").write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    (folder / "git").chmod(0o755)
+    return f"{folder}:/usr/bin:/bin"
+
+
+def test_an_interrupted_clone_is_not_taken_for_the_course(tmp_path):
+    """git is killed when half the files are there; the next run of the cell fetches the whole course."""
+    (tmp_path / "empty").mkdir()
+    environment = {**without_course(tmp_path), "COURSE_REPO": str(ROOT)}
+    half = fake_git(tmp_path / "bin", 'for d; do :; done; mkdir -p "$d/course_utils"; kill -9 $$')
+    done = run_first_cell(tmp_path / "empty", {**environment, "PATH": half}, then=WHERE)
+    assert done.returncode != 0
+    done = run_first_cell(tmp_path / "empty", environment, then="from course_utils import chat; " + WHERE)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(tmp_path / "empty" / "lora-course")
+
+
+def test_each_failure_of_a_lone_notebook_is_one_sentence(tmp_path):
+    (tmp_path / "empty").mkdir()
+    environment = {**without_course(tmp_path), "COURSE_REPO": str(tmp_path / "nowhere")}
+    done = run_first_cell(tmp_path / "empty", environment, then=WHERE)
+    assert "nowhere, which COURSE_REPO names: fatal: repository" in done.stderr
+    done = run_first_cell(tmp_path / "empty", {**environment, "PATH": str(tmp_path)}, then=WHERE)
+    assert "git fetches the course and is missing here: install it" in done.stderr
+    (tmp_path / "empty" / "lora-course").mkdir()
+    done = run_first_cell(tmp_path / "empty", environment, then=WHERE)
+    assert "The folder lora-course is not the course: delete it" in done.stderr
 
 
 @pytest.mark.slow
