@@ -7,13 +7,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.mutants.faults import FAULTS, goes_red
+from tests.mutants.faults import FAULTS, noticed
 
+with tempfile.TemporaryDirectory() as folder:
+    red = noticed(FAULTS, Path(folder))
 table = Table("fault", "test that has to notice", "went red")
-red = []
-for fault in FAULTS:
-    with tempfile.TemporaryDirectory() as folder:
-        red.append(goes_red(fault, Path(folder)))
-    table.add_row(fault.name, fault.caught_by, "yes" if red[-1] else "NO")
+for fault, caught in zip(FAULTS, red, strict=True):
+    table.add_row(fault.name, fault.caught_by, "yes" if caught else "NO")
 Console().print(table)
 sys.exit(not all(red))

@@ -1,32 +1,104 @@
 """The faults: what is changed where, and the test that has to notice.
 
-A fault that no test notices is a missing test. `python -m tests.mutants` (or `make mutants`) prints the table.
+A fault that no test notices is a missing test. `python -m tests.mutants` (or `make mutants`) plants them all and prints
+a table; `make test` plants the five that are marked `quick`. The list is at the end: new faults are appended there.
 """
 
 import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
 
 ROOT = Path(__file__).parent.parent.parent
-PARTS = ("course_utils", "data", "notebooks", "tests", "conftest.py", "pyproject.toml")
+PARTS = (
+    "course_utils data notebooks tests conftest.py pyproject.toml requirements.txt environment.yml README.md".split()
+)
 LORA, LESSONS = "notebooks/01_lora.ipynb", "tests/test_lessons.py"
 KAIMING = "nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))"
 
 
 @dataclass(frozen=True)
 class Fault:
-    """`old` becomes `new` in `file`; `caught_by` is the test, as pytest names it."""
+    """`old` becomes `new` in `file`; `caught_by` is the test, by its pytest name; `make test` plants the `quick` ones."""
 
     name: str
     file: str
     old: str
     new: str
     caught_by: str
+    quick: bool = False
+
+
+def copy_course(copy: Path) -> None:
+    """Copy what the tests need to the folder `copy`."""
+    copy.mkdir(exist_ok=True)
+    for part in PARTS:
+        source = ROOT / part
+        if source.is_dir():
+            shutil.copytree(source, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, copy / part)
+
+
+def plant(fault: Fault, copy: Path) -> None:
+    """Copy the course to the folder `copy`, with the fault in it.
+
+    Raises:
+        ValueError: the text to be changed does not occur exactly once.
+    """
+    copy_course(copy)
+    path = copy / fault.file
+    if path.suffix == ".ipynb":
+        notebook = nbformat.read(path, as_version=4)
+        cells = [cell for cell in notebook.cells if fault.old in cell.source]
+        count = sum(cell.source.count(fault.old) for cell in cells)
+        for cell in cells:
+            cell.source = cell.source.replace(fault.old, fault.new)
+        text = nbformat.writes(notebook)
+    else:
+        text = path.read_text(encoding="utf-8")
+        count, text = text.count(fault.old), text.replace(fault.old, fault.new)
+    if count != 1:
+        raise ValueError(f"{fault.file}: {fault.old!r} occurs {count} times; the fault {fault.name!r} is out of date.")
+    path.write_text(text, encoding="utf-8")
+
+
+def passes(copy: Path, *tests: str) -> bool:
+    """Whether all of these tests pass in a copy of the course.
+
+    Raises:
+        RuntimeError: pytest could not run them (a test of that name is missing, say); its output is in the message.
+    """
+    command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", *tests]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # so that several copies can be tested side by side
+    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
+    if done.returncode not in (0, 1):  # 1: tests ran and failed; anything else is trouble with the test itself
+        raise RuntimeError(f"{', '.join(tests)} could not be run:\n{done.stdout}{done.stderr}")
+    return done.returncode == 0
+
+
+def goes_red(fault: Fault, copy: Path) -> bool:
+    """Whether the test that has to notice the fault fails on a copy that has it."""
+    plant(fault, copy)
+    return not passes(copy, fault.caught_by)
+
+
+def noticed(faults: list[Fault], folder: Path) -> list[bool]:
+    """Whether each fault turns its test red; two at a time, each in a copy of its own below `folder`.
+
+    Raises:
+        AssertionError: a test is red without its fault, so its going red would prove nothing.
+    """
+    copy_course(folder / "unchanged")
+    tests = sorted({fault.caught_by for fault in faults})
+    assert passes(folder / "unchanged", *tests), f"red without any fault: one of {', '.join(tests)}"
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(goes_red, faults, [folder / str(number) for number in range(len(faults))]))
 
 
 FAULTS = [
@@ -36,6 +108,7 @@ FAULTS = [
         "self.lora_B.T) * self.scaling\n\n    def update",
         "self.lora_B.T)\n\n    def update",
         f"{LESSONS}::test_lora_output_gradient_and_merge_equal_pefts",
+        quick=True,
     ),
     Fault(
         "lora_alpha is not divided by r",
@@ -50,6 +123,7 @@ FAULTS = [
         KAIMING,
         "nn.init.zeros_(self.lora_A)\n        nn.init.kaiming_uniform_(self.lora_B, a=math.sqrt(5))",
         f"{LESSONS}::test_lora_starts_unchanged_with_kaiming_uniform_a_and_zero_b",
+        quick=True,
     ),
     Fault(
         "A and B both start at zero",
@@ -78,6 +152,7 @@ FAULTS = [
         'TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", ',
         "TARGETS = (",
         f"{LESSONS}::test_targets_are_all_linear_layers_but_the_head",
+        quick=True,
     ),
     Fault(
         "merging forgets the scale",
@@ -85,6 +160,7 @@ FAULTS = [
         "return self.scaling * self.lora_B @ self.lora_A",
         "return self.lora_B @ self.lora_A",
         f"{LESSONS}::test_lora_output_gradient_and_merge_equal_pefts",
+        quick=True,
     ),
     Fault(
         "forgetting is measured on training text",
@@ -93,44 +169,7 @@ FAULTS = [
         'from course_utils.datafiles import load_task\n\n    texts = [row["answer"] for row in load_task("dates", '
         '"train")[:4]]\n    return general_nll(model, tokenizer, texts).mean - before',
         "tests/test_evaluation.py::test_forgetting_is_measured_on_the_passages",
+        quick=True,
     ),
+    # append here
 ]
-
-
-def plant(fault: Fault, copy: Path) -> None:
-    """Copy the course to the folder `copy`, with the fault in it.
-
-    Raises:
-        ValueError: the text to be changed does not occur exactly once.
-    """
-    for part in PARTS:
-        source = ROOT / part
-        if source.is_dir():
-            shutil.copytree(source, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, copy / part)
-    path = copy / fault.file
-    if path.suffix == ".ipynb":
-        notebook = nbformat.read(path, as_version=4)
-        cells = [cell for cell in notebook.cells if fault.old in cell.source]
-        count = sum(cell.source.count(fault.old) for cell in cells)
-        for cell in cells:
-            cell.source = cell.source.replace(fault.old, fault.new)
-        text = nbformat.writes(notebook)
-    else:
-        text = path.read_text(encoding="utf-8")
-        count, text = text.count(fault.old), text.replace(fault.old, fault.new)
-    if count != 1:
-        raise ValueError(f"{fault.file}: {fault.old!r} occurs {count} times; the fault {fault.name!r} is out of date.")
-    path.write_text(text, encoding="utf-8")
-
-
-def goes_red(fault: Fault, copy: Path) -> bool:
-    """Whether the test that has to notice the fault fails on a copy that has it."""
-    plant(fault, copy)
-    command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", fault.caught_by]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # so that several copies can be tested side by side
-    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
-    if done.returncode not in (0, 1):  # 1: tests ran and failed; anything else is trouble with the test itself
-        raise RuntimeError(f"{fault.caught_by} could not be run on {fault.name!r}:\n{done.stdout}{done.stderr}")
-    return done.returncode == 1
