@@ -1,5 +1,7 @@
 """The first cell in its three places, and installing without touching torch or numpy."""
 
+import ast
+import importlib
 import os
 import shutil
 import subprocess
@@ -40,7 +42,7 @@ def test_installs_only_what_is_missing_with_torch_and_numpy_held_fixed(monkeypat
         return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(
-        bootstrap, "requirements", lambda: [Requirement("torch>=2.0"), Requirement("no-such-package>=1")]
+        bootstrap, "requirements", lambda *_: [Requirement("torch>=2.0"), Requirement("no-such-package>=1")]
     )
     monkeypatch.setattr(bootstrap.subprocess, "run", run)
     bootstrap.ensure()
@@ -51,22 +53,119 @@ def test_installs_only_what_is_missing_with_torch_and_numpy_held_fixed(monkeypat
     assert "Installed no-such-package" in capsys.readouterr().out
 
 
-def test_a_loaded_package_that_was_replaced_asks_for_a_restart(monkeypatch, capsys):
-    monkeypatch.setattr(bootstrap, "requirements", lambda: [Requirement("pytest>=99")])
-    monkeypatch.setattr(bootstrap.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=0))
+def write_distribution(folder, name: str, version: str) -> None:
+    """An installed package that consists of one empty module."""
+    (folder / name).mkdir(exist_ok=True)
+    (folder / name / "__init__.py").touch()
+    for old in folder.glob(f"{name}-*.dist-info"):
+        shutil.rmtree(old)
+    info = folder / f"{name}-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", encoding="utf-8")
+    (info / "RECORD").write_text(f"{name}/__init__.py,,\n", encoding="utf-8")
+
+
+@pytest.fixture
+def pip(monkeypatch, tmp_path):
+    """What stands in for pip: it installs the missing `aaa` and, on the way, a newer `bbb` in place of version 1.0."""
+
+    def run(*_, **__) -> SimpleNamespace:
+        write_distribution(tmp_path, "aaa", "1.0")
+        write_distribution(tmp_path, "bbb", "2.0")
+        return SimpleNamespace(returncode=0)
+
+    write_distribution(tmp_path, "bbb", "1.0")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(bootstrap, "requirements", lambda *_: [Requirement("aaa")])
+    monkeypatch.setattr(bootstrap.subprocess, "run", run)
+    monkeypatch.setattr(bootstrap, "_replaced", {}, raising=False)
+    yield
+    sys.modules.pop("bbb", None)
+
+
+@pytest.mark.usefixtures("pip")
+def test_a_loaded_package_that_pip_replaced_stops_the_cell_until_the_kernel_is_restarted(monkeypatch):
+    """`bbb` is not asked for: it is what pyarrow is to datasets. Running the cell again does not help, either."""
+    importlib.import_module("bbb")
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"^Restart the kernel .*bbb 1.0 \(now 2.0\)$"):
+            bootstrap.ensure()
+    monkeypatch.setattr(bootstrap, "_replaced", {})  # what a restart does
     bootstrap.ensure()
-    assert "Restart the kernel" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("pip")
+def test_a_replaced_package_that_was_not_loaded_needs_no_restart(capsys):
+    bootstrap.ensure()
+    assert capsys.readouterr().out == "Installed aaa.\n"
+    bootstrap.ensure()
+    assert capsys.readouterr().out == ""
+
+
+def test_what_is_loaded_is_known_by_its_distribution():
+    versions = bootstrap.loaded()
+    assert versions["PyYAML"] == version("PyYAML")  # imported as yaml
+    assert "jupyterlab" not in versions
+    assert "jupyterlab" not in sys.modules
+
+
+@pytest.mark.parametrize("name", ["numpy", "ipython", "ipykernel", "tornado", "traitlets", "matplotlib"])
+def test_what_the_host_runs_on_is_never_replaced(name, monkeypatch):
+    """A kernel whose own packages were exchanged under it cannot go on."""
+    monkeypatch.setattr(bootstrap, "requirements", lambda *_: [Requirement(f"{name}>=999")])
+    monkeypatch.setattr(bootstrap.subprocess, "run", lambda *_, **__: pytest.fail("pip was called"))
+    with pytest.raises(RuntimeError, match=f"Too old here: {name}>=999"):
+        bootstrap.ensure()
+    assert f"{name}=={version(name)}\n" in bootstrap.kept_versions()
+
+
+@pytest.mark.parametrize(
+    ("found", "code", "printed"),
+    [
+        ("0.10.0", "import peft.import_utils; print(peft.import_utils.is_torchao_available())", "False"),
+        ("0.16.0", "import importlib.util; print(importlib.util.find_spec('torchao') is None)", "False"),
+    ],
+)
+def test_old_torchao_is_hidden_from_peft_and_a_new_one_is_not(found, code, printed, tmp_path):
+    """Some hosts bring torchao 0.10, beside which PEFT raises ImportError when it puts LoRA into a model."""
+    write_distribution(tmp_path, "torchao", found)
+    command = [sys.executable, "-c", f"from course_utils import bootstrap; bootstrap.ensure(); {code}"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == printed, done.stderr
+
+
+def imports(name: str) -> list[str]:
+    """The import statements of a notebook after its first cell."""
+    nodes = [node for cell in cells(name)[1:] for node in ast.walk(ast.parse(cell.source))]
+    return [ast.unparse(node) for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))]
+
+
+def test_first_three_notebooks_need_neither_trl_nor_datasets():
+    """Where datasets is too old, installing it exchanges pyarrow under a loaded pandas: only 04 asks for it."""
+    names = {r.name for r in bootstrap.requirements()}
+    assert names.isdisjoint({"trl", "datasets"})
+    assert {r.name for r in bootstrap.requirements("sft")} - names == {"trl", "datasets"}
+    absent = "import sys; sys.modules['trl'] = sys.modules['datasets'] = None"
+    code = "\n".join([absent, *(line for name in NOTEBOOKS[:3] for line in imports(name))])
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_torch_that_is_too_old_is_not_touched(monkeypatch):
-    monkeypatch.setattr(bootstrap, "requirements", lambda: [Requirement("torch>=99")])
+    monkeypatch.setattr(bootstrap, "requirements", lambda *_: [Requirement("torch>=99")])
     monkeypatch.setattr(bootstrap.subprocess, "run", lambda *_, **__: pytest.fail("pip was called"))
     with pytest.raises(RuntimeError, match="Too old here: torch>=99"):
         bootstrap.ensure()
 
 
+def cells(name: str) -> list[nbformat.NotebookNode]:
+    notebook = nbformat.read(ROOT / "notebooks" / name, as_version=4)
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
 def first_cell(name: str) -> str:
-    return next(c.source for c in nbformat.read(ROOT / "notebooks" / name, as_version=4).cells if c.cell_type == "code")
+    return cells(name)[0].source
 
 
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("0*.ipynb"))
