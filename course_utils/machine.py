@@ -1,7 +1,10 @@
 """What am I running on? Device, the number format that is fast here, and the profile that sets sizes and steps."""
 
+import functools
 import os
 import platform
+import re
+import sys
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -12,11 +15,11 @@ import torch
 class Profile:
     """Sizes and steps that suit one kind of machine; the same notebook cells run with any of them.
 
-    `precision` is an argument of `loading.load_model`, `max_length` is in tokens, `batch_size` in sequences.
+    `precision` is an argument of `loading.load_model`, `max_length` is in tokens, `batch_size` in sequences. `steps` is
+    for the small tasks of notebooks 02 and 03; how long notebook 04 trains follows from its data.
     """
 
     name: str
-    device: str
     precision: str
     max_length: int
     batch_size: int
@@ -26,33 +29,56 @@ class Profile:
 PROFILES = {
     profile.name: profile
     for profile in (
-        Profile("cpu", "cpu", "fp32", max_length=96, batch_size=8, steps=25),
-        Profile("laptop", "auto", "fp32", max_length=256, batch_size=8, steps=60),
-        Profile("t4", "cuda", "fp16", max_length=512, batch_size=8, steps=120),
-        Profile("a100", "cuda", "bf16", max_length=512, batch_size=16, steps=300),
-        Profile("multi-gpu", "cuda", "bf16", max_length=512, batch_size=16, steps=300),
+        Profile("cpu", "fp32", max_length=96, batch_size=8, steps=25),
+        Profile("laptop", "fp32", max_length=256, batch_size=8, steps=60),
+        Profile("t4", "fp16", max_length=512, batch_size=8, steps=60),
+        Profile("a100", "bf16", max_length=512, batch_size=16, steps=30),
     )
 }
 
 
 def device() -> str:
-    """The device that models are put on: "cuda", "mps" or "cpu"."""
+    """The device that models are put on: "cuda", "mps" or "cpu"; `COURSE_PROFILE=cpu` keeps them off the GPU."""
+    if os.environ.get("COURSE_PROFILE") == "cpu":
+        return "cpu"
     if torch.cuda.is_available():
-        return "cuda"
+        return "cuda" if _has_kernels(torch.cuda.get_device_capability()) else "cpu"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+@functools.cache
+def _has_kernels(capability: tuple[int, int]) -> bool:
+    """Whether this torch can run on a GPU of that compute capability; if not, a sentence on stderr, once.
+
+    Code for sm_75 runs on 7.5 and later 7.x; portable code (compute_75) is translated for any later GPU.
+    """
+    found = [re.fullmatch(r"(sm|compute)_(\d+)[af]?", entry) for entry in torch.cuda.get_arch_list()]
+    built = [(match[1], divmod(int(match[2]), 10)) for match in found if match]
+    if not built:  # other makers' GPUs have other names
+        return True
+    if any(made <= capability and (kind == "compute" or made[0] == capability[0]) for kind, made in built):
+        return True
+    print(
+        f"The GPU {torch.cuda.get_device_name()} (compute capability {capability[0]}.{capability[1]}) is too old for "
+        f"torch {torch.__version__}, which has no code for it: the CPU is used.",
+        file=sys.stderr,
+    )
+    return False
 
 
 def has_native_bf16(target: str | None = None) -> bool:
     """Whether bfloat16 arithmetic is done by the hardware rather than emulated.
 
     A GPU needs compute capability 8 (Ampere); `torch.cuda.is_bf16_supported()` also counts emulation, so a T4 would
-    pass it. An x86 CPU needs AVX512-BF16 or AMX: without them a bf16 training step here takes about 30 times as long.
+    pass it. A CPU needs AVX512-BF16, AMX or ARM's BF16 instructions: without them a bf16 training step here takes about
+    30 times as long. torch before 2.11 cannot say, and counts as without.
     """
     target = target or device()
     if target == "cuda":
         return torch.cuda.get_device_capability()[0] >= 8
     if target == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        found = getattr(torch.cpu, "get_capabilities", dict)()
+        return any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     return False
 
 
@@ -77,10 +103,9 @@ def profile(name: str | None = None) -> Profile:
 
 
 def _detect() -> str:
+    """By the device alone: a second GPU changes nothing for a notebook, which is one process and uses one."""
     here = device()
     if here == "cuda":
-        if torch.cuda.device_count() > 1:
-            return "multi-gpu"
         return "a100" if has_native_bf16() else "t4"
     return "laptop" if here == "mps" or (os.cpu_count() or 1) >= 8 else "cpu"
 

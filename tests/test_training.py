@@ -1,10 +1,13 @@
-"""The loss, the loop and the trainer, against transformers, plain PyTorch and each other."""
+"""The loss and the plain loop, against transformers and PyTorch written out."""
 
 import copy
+import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from course_utils import chat, training
@@ -81,36 +84,78 @@ def test_fit_refuses_what_cannot_work():
         training.fit(tiny(), made_examples(), steps=1, lr=1e-3, batch_size=99)
 
 
-def sft(tokenizer, folder, model=None, **options):
-    settings = {"per_device_train_batch_size": 4, "learning_rate": 1e-2, "max_steps": 6, **options}
-    config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"])
-    return training.sft_trainer(
-        model or tiny(49152), tokenizer, made_examples(), folder, peft_config=config, **settings
-    )
+def test_fit_equals_adamw_on_a_frozen_fp16_base_with_fp32_adapters(model, examples):
+    """Gradients that run back through float16 vanish unless the loss is scaled: each must keep its direction."""
+
+    def first_gradients(base: torch.nn.Module) -> dict[str, torch.Tensor]:
+        torch.manual_seed(1)
+        tuned = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False))
+        found: dict[str, torch.Tensor] = {}
+
+        def keep(optimizer: torch.optim.Optimizer, *_: object) -> None:
+            found.update({name: p.grad.clone() for name, p in tuned.named_parameters() if p.requires_grad})
+
+        hook = register_optimizer_step_pre_hook(keep)
+        training.fit(tuned, examples, steps=1, lr=1e-5, max_grad_norm=1e9)
+        hook.remove()
+        return found
+
+    exact, halved = (first_gradients(copy.deepcopy(model).to(kind)) for kind in (torch.float32, torch.float16))
+    assert len(exact) == 120
+    assert min(torch.cosine_similarity(exact[name].flatten(), halved[name].flatten(), dim=0) for name in exact) > 0.99
 
 
-def test_trainer_scores_only_supervised_tokens(tokenizer, tmp_path):
-    trainer = sft(tokenizer, tmp_path)
-    batch = next(iter(trainer.get_train_dataloader()))
-    loss = trainer.compute_loss(trainer.model, dict(batch))
-    expected = trainer.model(**{k: v for k, v in batch.items() if k in ("input_ids", "attention_mask", "labels")}).loss
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert (batch["labels"] == -100).any()
+def test_fit_refuses_to_train_float16_weights():
+    """AdamW in float16 gives nan at the second step, in silence."""
+    with pytest.raises(ValueError, match="float16 cannot be trained.*precision='fp32' or 'bf16'"):
+        training.fit(tiny().half(), made_examples(), steps=3, lr=1e-3)
 
 
-def test_trainer_learns_and_trains_adapters_in_fp32(tokenizer, tmp_path):
-    trainer = sft(tokenizer, tmp_path, max_steps=12)
-    history = training.run(trainer)
-    assert len(history.losses) == 12
-    assert history.losses[-1] < history.losses[0]
-    assert {p.dtype for p in trainer.model.parameters() if p.requires_grad} == {torch.float32}
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_stops_the_run_at_its_step(monkeypatch, value):
+    model, whole, calls = tiny(), training.supervised_loss, []
+
+    def breaks_at_the_third(*inputs: object) -> torch.Tensor:
+        calls.append(1)
+        return whole(*inputs) * (value if len(calls) == 3 else 1.0)
+
+    monkeypatch.setattr(training, "supervised_loss", breaks_at_the_third)
+    with pytest.raises(FloatingPointError, match=rf"The loss at step 3 is {value}.*learning rate below 0\.01"):
+        training.fit(model, made_examples(), steps=5, lr=1e-2, batch_size=4)
+    assert all(p.isfinite().all() for p in model.parameters())
 
 
-def test_interrupted_training_resumes_where_it_stopped(tokenizer, tmp_path):
-    """Six steps in one go equal three steps, a stop, and three more."""
-    saving = {"save_strategy": "steps", "save_steps": 3}
-    whole = training.run(sft(tokenizer, tmp_path / "whole", **saving)).losses
-    first = training.run(sft(tokenizer, tmp_path / "parts", **{**saving, "max_steps": 3})).losses
-    both = training.run(sft(tokenizer, tmp_path / "parts", **saving)).losses
-    assert first == pytest.approx(whole[:3], rel=1e-5)
-    assert both == pytest.approx(whole, rel=1e-5)
+def test_without_a_supervised_token_there_is_no_mean():
+    masked = [{"input_ids": [5, 6, 7], "labels": [-100, -100, -100]}]
+    with pytest.raises(ValueError, match="No token of this batch is supervised"):
+        training.supervised_loss(tiny(), training.collate(masked))
+    assert training.supervised_loss(tiny(), training.collate(masked), num_items=7) == 0  # a share of a larger batch
+
+
+def test_empty_sets_say_what_to_look_at():
+    with pytest.raises(ValueError, match="no example to make a batch of"):
+        training.collate([])
+    with pytest.raises(ValueError, match="0 examples do not fill one batch of 4"):
+        training.batches([], 4, seed=0)  # at once, not at the first batch
+    with pytest.raises(ValueError, match="do not fill one batch of 0"):
+        training.batches(made_examples(), 0, seed=0)
+    assert training.History().tokens_per_second == 0
+
+
+class Elsewhere(torch.nn.Module):
+    """Pretends to lie on another device, and answers like a model there; the answer comes back to the CPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1, device="meta"))
+
+    def forward(self, logits_to_keep: torch.Tensor, **inputs: torch.Tensor) -> SimpleNamespace:
+        where = {tensor.device.type for tensor in inputs.values() if isinstance(tensor, torch.Tensor)}
+        assert where | {logits_to_keep.device.type} == {"meta"}
+        return SimpleNamespace(logits=torch.zeros(4, len(logits_to_keep), 64))
+
+
+def test_batches_go_to_where_the_model_lies():
+    """The notebooks collate on the CPU, whatever the model lies on."""
+    losses = training.token_losses(Elsewhere(), training.collate(made_examples(4)))
+    assert losses.mean().item() == pytest.approx(math.log(64))

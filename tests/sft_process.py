@@ -1,0 +1,51 @@
+"""One of the processes of `test_sft.test_two_processes_train_like_one`: torchrun sft_process.py FOLDER PER_DEVICE."""
+
+import sys
+from pathlib import Path
+
+import torch
+from transformers import TrainerCallback
+
+from course_utils import loading, sft
+from tests.test_sft import CONFIG, adapters
+from tests.test_training import made_examples, tiny
+
+
+class KeepFirstGradients(TrainerCallback):
+    """The gradients of the first step, after the processes have averaged them."""
+
+    def on_pre_optimizer_step(self, args, state, control, *, model, **_) -> None:
+        if state.global_step == 0:
+            self.found = {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def main(folder: Path, per_device: int) -> None:
+    trainer = sft.sft_trainer(
+        tiny(49152),
+        loading.load_tokenizer(),
+        made_examples(),
+        folder,
+        peft_config=CONFIG,
+        per_device_train_batch_size=per_device,
+        learning_rate=1e-2,
+        max_grad_norm=0.0,
+        max_steps=6,
+        gradient_accumulation_steps=1,
+    )
+    keeper = KeepFirstGradients()
+    trainer.add_callback(keeper)
+    before, history = adapters(trainer.model), sft.run(trainer)
+    if trainer.is_world_process_zero():
+        left = {
+            "processes": trainer.args.world_size,
+            "gradients": {name.removeprefix("module."): gradient for name, gradient in keeper.found.items()},
+            "losses": history.losses,
+            "tokens": history.tokens,
+            "before": before,
+            "after": adapters(trainer.model),
+        }
+        torch.save(left, folder / "left.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,280 @@
+"""TRL's trainer with the course's loss: against the model's own loss, against itself, and on pretended hardware."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel
+from transformers import LlamaForCausalLM
+from trl import SFTConfig
+
+from course_utils import checkpoints, sft, training
+from course_utils.sft import SupervisedSFTTrainer
+from tests.conftest import ROOT
+from tests.test_training import made_examples, tiny
+
+CONFIG = LoraConfig(r=4, target_modules=["q_proj", "v_proj"])
+
+
+def trainer(tokenizer, folder: Path, model: LlamaForCausalLM | None = None, **options: object) -> SupervisedSFTTrainer:
+    settings = {"per_device_train_batch_size": 4, "learning_rate": 1e-2, "max_steps": 6, **options}
+    return sft.sft_trainer(model or tiny(49152), tokenizer, made_examples(), folder, peft_config=CONFIG, **settings)
+
+
+def adapters(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def test_only_supervised_tokens_are_scored(tokenizer, tmp_path):
+    made = trainer(tokenizer, tmp_path)
+    batch = next(iter(made.get_train_dataloader()))
+    loss = made.compute_loss(made.model, dict(batch))
+    expected = made.model(**{k: v for k, v in batch.items() if k in ("input_ids", "attention_mask", "labels")}).loss
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert (batch["labels"] == -100).any()
+
+
+def test_steps_equal_those_of_the_model_trained_by_hand(tokenizer, tmp_path):
+    """Losses of every step and the adapters at the end, against AdamW on the model's own loss."""
+    made = trainer(tokenizer, tmp_path)
+    batches = list(made.get_train_dataloader())  # the order of the first pass
+    start = adapters(made.model)
+    losses = sft.run(made).losses
+    by_hand = trainer(tokenizer, tmp_path / "by_hand").model
+    by_hand.load_state_dict(start, strict=False)
+    trainable = [p for p in by_hand.parameters() if p.requires_grad]
+    optimizer, expected = torch.optim.AdamW(trainable, lr=1e-2, weight_decay=0.0), []
+    for batch in batches:
+        loss = by_hand(**{k: v for k, v in batch.items() if k in ("input_ids", "attention_mask", "labels")}).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trainable, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        expected.append(loss.item())
+    assert losses[: len(expected)] == pytest.approx(expected, rel=1e-4)
+    assert len(expected) == 3
+    assert {p.dtype for p in made.model.parameters() if p.requires_grad} == {torch.float32}
+
+
+def test_accumulated_small_batches_equal_one_large_batch(tokenizer, tmp_path):
+    """Each token has the same weight, however its batch is cut; the first step is compared, before Adam amplifies."""
+    whole, parts = trainer(tokenizer, tmp_path / "whole", max_steps=1), None
+    first = sft.run(whole)
+    parts = trainer(
+        tokenizer, tmp_path / "parts", max_steps=1, per_device_train_batch_size=2, gradient_accumulation_steps=2
+    )
+    second = sft.run(parts)
+    assert second.losses == pytest.approx(first.losses, rel=1e-5)
+    assert second.tokens == first.tokens
+    for name, tensor in adapters(whole.model).items():
+        assert torch.allclose(tensor, adapters(parts.model)[name], rtol=1e-4, atol=1e-6), name
+
+
+SAVING = {"save_strategy": "steps", "save_steps": 2}
+
+
+def test_interrupted_training_resumes_where_it_stopped(tokenizer, tmp_path):
+    """Six steps in one go equal four steps, a stop, and two more."""
+    whole = sft.run(trainer(tokenizer, tmp_path / "whole", **SAVING)).losses
+    first = sft.run(trainer(tokenizer, tmp_path / "parts", **{**SAVING, "max_steps": 4})).losses
+    both = sft.run(trainer(tokenizer, tmp_path / "parts", **SAVING)).losses
+    assert first == pytest.approx(whole[:4], rel=1e-5)
+    assert both == pytest.approx(whole, rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def finished(tokenizer, tmp_path_factory) -> tuple[Path, list[float]]:
+    """The folder of a finished run of six steps, and its losses."""
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, sft.run(trainer(tokenizer, folder, **SAVING)).losses
+
+
+@pytest.fixture
+def stopped(finished, tmp_path) -> tuple[Path, list[float]]:
+    """A copy of it."""
+    return shutil.copytree(finished[0], tmp_path / "copy"), finished[1]
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    "tear",
+    [
+        lambda folder: (folder / "trainer_state.json").unlink(),  # the process was killed while it saved
+        lambda folder: cut(folder / "trainer_state.json"),
+        lambda folder: cut(folder / "adapter_model.safetensors"),
+        lambda folder: cut(folder / "optimizer.pt"),
+        lambda folder: (folder / "optimizer.pt").unlink(),
+        lambda folder: (folder / "adapter_model.safetensors").unlink(),
+        lambda folder: cut(folder / "rng_state.pth"),
+    ],
+    ids=["no state", "half a state", "half the weights", "half the optimizer", "no optimizer", "no weights", "rng"],
+)
+def test_a_torn_checkpoint_falls_back_to_the_whole_one_before(tokenizer, stopped, capsys, tear):
+    folder, losses = stopped
+    tear(folder / "checkpoint-6")
+    again = sft.run(trainer(tokenizer, folder, **SAVING))
+    assert again.losses == pytest.approx(losses, rel=1e-5)
+    assert 0 < again.tokens < sum(len(example["input_ids"]) for example in made_examples()), "two steps of four"
+    assert "checkpoint-6 was not written to its end" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_not_repeated(tokenizer, stopped):
+    again = sft.run(trainer(tokenizer, stopped[0], **SAVING))
+    assert again.losses == pytest.approx(stopped[1])
+    assert (again.tokens, again.tokens_per_second) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"learning_rate": 3e-3}, "learning_rate"),
+        ({"seed": 1}, "seed"),
+        ({"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}, "per_device_train_batch_size"),
+        ({"lr_scheduler_type": "linear"}, "lr_scheduler_type"),
+    ],
+    ids=["rate", "seed", "batch", "schedule"],
+)
+def test_other_settings_are_another_run(tokenizer, stopped, change, named):
+    with pytest.raises(
+        ValueError, match=rf"checkpoints of another run \(different: .*{named}.*Name another output_dir"
+    ):
+        sft.run(trainer(tokenizer, stopped[0], **SAVING, **change))
+
+
+def test_other_data_and_other_adapters_are_another_run(tokenizer, stopped):
+    options = {"per_device_train_batch_size": 4, "learning_rate": 1e-2, "max_steps": 6}
+    other = LoraConfig(r=8, target_modules=["q_proj", "v_proj"])
+    with pytest.raises(ValueError, match=r"different: adapter\)"):
+        sft.run(sft.sft_trainer(tiny(49152), tokenizer, made_examples(), stopped[0], peft_config=other, **options))
+    with pytest.raises(ValueError, match=r"different: data\)"):
+        sft.run(sft.sft_trainer(tiny(49152), tokenizer, made_examples(9), stopped[0], peft_config=CONFIG, **options))
+    (stopped[0] / checkpoints.IDENTITY).unlink()
+    with pytest.raises(ValueError, match=r"there is no run\.json that describes it"):
+        sft.run(trainer(tokenizer, stopped[0]))
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_is_not_saved(tokenizer, tmp_path, monkeypatch):
+    """transformers would log it as 0.0, train on, and save the ruin over the good checkpoint."""
+    made, whole, calls = trainer(tokenizer, tmp_path, **{**SAVING, "save_steps": 1}), training.supervised_loss, []
+
+    def breaks_at_the_third(*inputs: object) -> torch.Tensor:
+        calls.append(1)
+        return whole(*inputs) * (float("nan") if len(calls) >= 3 else 1.0)
+
+    monkeypatch.setattr(sft, "supervised_loss", breaks_at_the_third)
+    with pytest.raises(FloatingPointError, match="The loss at step 3 is nan"):
+        sft.run(made)
+    assert checkpoints.last_whole(tmp_path).name == "checkpoint-2"
+    assert [entry["loss"] for entry in made.state.log_history] == pytest.approx([4, 4], abs=8), "no made-up zeros"
+
+
+def test_parameters_that_are_no_numbers_are_not_saved(tokenizer, tmp_path):
+    """The loss of a step can be finite and its gradient not; the next loss would tell, after the checkpoint."""
+    made = trainer(tokenizer, tmp_path, **{**SAVING, "save_steps": 1, "max_grad_norm": 0.0})
+    weight = next(p for p in made.model.parameters() if p.requires_grad)
+    weight.register_hook(lambda gradient: gradient * float("inf") if made.state.global_step == 1 else gradient)
+    with pytest.raises(FloatingPointError, match="step 2"):
+        sft.run(made)
+    assert checkpoints.last_whole(tmp_path).name == "checkpoint-1"
+
+
+def test_an_empty_set_is_named(tokenizer, tmp_path):
+    with pytest.raises(ValueError, match="no example to train on"):
+        sft.sft_trainer(tiny(), tokenizer, [], tmp_path)
+
+
+def test_the_wrapper_of_mixed_precision_is_taken_off(tokenizer, tmp_path):
+    """With it, the model's logits differ from those of the same adapter loaded again."""
+    made = trainer(tokenizer, tmp_path, tiny(49152).bfloat16(), bf16=True, max_steps=3)
+    sft.run(made)
+    made.model.save_pretrained(tmp_path / "saved")
+    again = PeftModel.from_pretrained(tiny(49152).bfloat16(), tmp_path / "saved")
+    ids = training.collate(made_examples(2))["input_ids"]
+    with torch.no_grad():
+        first, second = made.model.eval()(ids).logits, again.eval()(ids).logits
+    assert first.dtype == second.dtype == torch.bfloat16
+    assert torch.equal(first, second)
+
+
+def test_two_visible_gpus_do_not_stop_a_notebook(tokenizer, tmp_path, monkeypatch, capsys):
+    """In one process one of them is used: transformers would take both by DataParallel, which TRL refuses."""
+    original = SFTConfig.__post_init__
+
+    def two_gpus(self: SFTConfig) -> None:
+        original(self)
+        self._n_gpu = 2
+
+    monkeypatch.setattr(SFTConfig, "__post_init__", two_gpus)
+    made = trainer(tokenizer, tmp_path)
+    assert (made.args.n_gpu, made.args.train_batch_size) == (1, 4)
+    assert "2 GPUs are visible; this process trains on one" in capsys.readouterr().err
+
+
+class Asked(Exception):
+    """Carries the arguments that a trainer would have been built with."""
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "expected"),
+    [
+        ("cpu", (8, 0), {"use_cpu": True, "bf16": False, "fp16": False, "dataloader_pin_memory": False}),
+        ("cuda", (8, 0), {"use_cpu": False, "bf16": True, "fp16": False, "dataloader_pin_memory": True}),
+        ("cuda", (7, 5), {"use_cpu": False, "bf16": False, "fp16": True, "dataloader_pin_memory": True}),
+        ("mps", (8, 0), {"use_cpu": False, "bf16": False, "fp16": False, "dataloader_pin_memory": False}),
+    ],
+)
+def test_the_trainer_asks_the_model_where_it_lies_not_the_machine(
+    tokenizer, tmp_path, monkeypatch, device, capability, expected
+):
+    """A model on the CPU of a machine with a GPU is trained on that CPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+
+    def asked(**settings: object) -> None:
+        raise Asked(settings)
+
+    monkeypatch.setattr(sft, "SFTConfig", asked)
+    model = tiny()
+    monkeypatch.setattr(type(model), "parameters", lambda self: iter([torch.zeros(1, device="meta")]))
+    monkeypatch.setattr(torch.Tensor, "device", property(lambda self: torch.device(device)))
+    with pytest.raises(Asked) as found:
+        sft.sft_trainer(model, tokenizer, made_examples(), tmp_path)
+    assert {name: found.value.args[0][name] for name in expected} == expected
+
+
+def in_processes(count: int, folder: Path, per_device: int) -> dict[str, object]:
+    """What `tests/sft_process.py` leaves behind when it is trained in `count` processes."""
+    folder.mkdir()
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
+    worker = [str(ROOT / "tests" / "sft_process.py"), str(folder), str(per_device)]
+    alone = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*launch, *worker], env={**os.environ, **alone}, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return torch.load(folder / "left.pt")
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one(tmp_path):
+    """The same global batches: four examples in one process, two in each of two. A missing factor would halve both
+    the gradients and the logged loss, and AdamW would hide it."""
+    one, two = in_processes(1, tmp_path / "one", 4), in_processes(2, tmp_path / "two", 2)
+    assert (one["processes"], two["processes"]) == (1, 2)
+    for name, gradient in one["gradients"].items():
+        assert torch.allclose(two["gradients"][name], gradient, rtol=1e-5, atol=1e-5 * gradient.abs().max()), name
+    assert two["losses"][0] == pytest.approx(one["losses"][0], rel=1e-5)
+    assert two["losses"] == pytest.approx(one["losses"], rel=1e-3)
+    update = {name: one["after"][name] - one["before"][name] for name in one["before"]}
+    apart = {name: two["after"][name] - one["after"][name] for name in one["before"]}
+    assert norm(apart) / norm(update) <= 1e-2
+    assert two["tokens"] == one["tokens"]
+
+
+def norm(tensors: dict[str, torch.Tensor]) -> float:
+    return torch.cat([tensor.flatten() for tensor in tensors.values()]).norm().item()
