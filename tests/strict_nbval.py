@@ -2,7 +2,9 @@
 
 What it adds to nbval (each point has a test in `test_strict_nbval.py`):
 
-- text must be equal with numbers masked, integers exactly, floats within the cell's `rtol=...` tag (default 1e-6);
+- text between numbers, integers, dates and versions must be equal; floats may differ by the cell's `rtol=...` tag
+  (default 1e-6; at most 0.1, above 1e-2 with a `metadata.reason`), by 1e-12, or by one unit of the last digit where one
+  of the two was printed with three or more digits (zeros in front do not count: so by 1 % at most);
 - stderr (progress bars) and HTML are not compared;
 - an unexecuted, stripped or reordered notebook is red: execution counts must be 1..n;
 - opting out takes the tag `nbval-ignore-output` and `metadata.reason`; at most one code cell in ten may;
@@ -15,6 +17,8 @@ import os
 import re
 import time
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from queue import Empty
 
@@ -25,27 +29,41 @@ import pytest
 
 from course_utils.claims import LEDGER_TYPE
 
-RTOL = 1e-6
+RTOL, RTOL_WITHOUT_REASON, MAX_RTOL = 1e-6, 1e-2, 0.1
+ATOL = Decimal("1e-12")
 OPT_OUT = "nbval-ignore-output"
-KNOWN_TAGS = re.compile(rf"{OPT_OUT}|raises-exception|rtol=[\d.e-]+")
-NUMBER = re.compile(r"[-+]?(?:\d+\.\d+|\.\d+|\d+)(?:[eE][-+]?\d+)?")
+RTOL_TAG = re.compile(r"rtol=(\d+(?:\.\d+)?(?:e-?\d+)?)")
+KNOWN_TAGS = re.compile(rf"{OPT_OUT}|raises-exception|{RTOL_TAG.pattern}")
+FLOAT = re.compile(r"[-+]?(?:\d*\.\d+(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+)")
+NUMBER = re.compile(rf"\d+(?:\.\d+){{2,}}|{FLOAT.pattern}|[-+]?\d+")  # 2.13.0 is no float; 1987-03-02 is three integers
 NOT_COMPARED = ("stderr", "text/html", "image/svg+xml", LEDGER_TYPE)  # a claim is compared where it is printed
 MAX_TEXT_BYTES = 100_000
 
 
 def same_text(reference: str, found: str, rtol: float = RTOL) -> bool:
-    """Whether two outputs agree: text exactly, integers exactly, floats within `rtol`."""
-    if NUMBER.sub("#", reference) != NUMBER.sub("#", found):
+    """Whether two outputs agree: the text between the numbers exactly, the numbers as `same_number` has it."""
+    if NUMBER.split(reference) != NUMBER.split(found):
         return False
-    return all(map(lambda a, b: same_number(a, b, rtol), NUMBER.findall(reference), NUMBER.findall(found)))
+    pairs = zip(NUMBER.findall(reference), NUMBER.findall(found), strict=True)
+    return all(same_number(a, b, rtol) for a, b in pairs)
 
 
 def same_number(a: str, b: str, rtol: float) -> bool:
     """Whether two numbers, as they were printed, agree; only floats have a tolerance."""
     if a == b:
         return True
-    is_float = all("." in x or "e" in x.lower() for x in (a, b))
-    return is_float and math.isclose(float(a), float(b), rel_tol=rtol)
+    if not (FLOAT.fullmatch(a) and FLOAT.fullmatch(b)):
+        return False
+    x, y = Decimal(a), Decimal(b)
+    digits = max(len(number.as_tuple().digits) for number in (x, y))
+    unit = Decimal(1).scaleb(min(number.as_tuple().exponent for number in (x, y))) if digits >= 3 else 0
+    return abs(x - y) <= max(Decimal(rtol) * max(abs(x), abs(y)), ATOL, unit)
+
+
+def tolerance(cell: nbformat.NotebookNode) -> float:
+    """The relative tolerance of a cell's floats."""
+    found = [match[1] for tag in cell.metadata.get("tags", []) if (match := RTOL_TAG.fullmatch(tag))]
+    return float(found[0]) if found else RTOL
 
 
 def structure_problems(notebook: nbformat.NotebookNode) -> list[str]:
@@ -70,6 +88,10 @@ def cell_problems(cell: nbformat.NotebookNode, number: int) -> list[str]:
     tags, problems = cell.metadata.get("tags", []), []
     if OPT_OUT in tags and not cell.metadata.get("reason"):
         problems.append("opts out of comparison without a reason in its metadata")
+    if (rtol := tolerance(cell)) > MAX_RTOL:
+        problems.append(f"rtol={rtol:g} is over the ceiling of {MAX_RTOL:g}; print fewer digits or a verdict")
+    elif rtol > RTOL_WITHOUT_REASON and not cell.metadata.get("reason"):
+        problems.append(f"rtol={rtol:g} without a reason in its metadata; above {RTOL_WITHOUT_REASON:g} it needs one")
     problems += [f"unknown tag {tag!r}" for tag in tags if not KNOWN_TAGS.fullmatch(tag)]
     if re.search(r"#\s*(NBVAL|PYTEST_VALIDATE)_", cell.source):
         problems.append("an nbval marker in a comment; use a tag")
@@ -124,18 +146,25 @@ class StrictFile(nbval.plugin.IPyNbFile):
 
     abandoned: str | None = None  # why the remaining cells are skipped
 
-    def collect(self):
+    def setup(self) -> None:
+        """Start the kernel: in the environment that runs the tests, whatever kernels the user has."""
+        timeout = self.config.option.nbval_kernel_startup_timeout
+        self.kernel = WatchedKernel(nbval.kernel.CURRENT_ENV_KERNEL_NAME, str(self.path.parent), timeout)
+
+    def collect(self) -> Iterator[pytest.Item]:
         self.skip_compare += NOT_COMPARED
         yield Structure.from_parent(
             self, name="structure", problems=structure_problems(nbformat.read(self.path, as_version=4))
         )
         for item in super().collect():
-            item.__class__ = StrictCell  # nbval names its cell class; the strict one has the same fields
-            yield item
+            fields = {"cell_num": item.cell_num, "cell": item.cell, "options": item.options}
+            yield StrictCell.from_parent(self, name=item.name, **fields)
 
 
 class StrictCell(nbval.plugin.IPyNbCell):
     """A code cell, run and compared."""
+
+    comparison_traceback: Sequence[str] = ()  # the differences, once the outputs were compared
 
     def runtest(self) -> None:
         if self.parent.abandoned:
@@ -145,15 +174,13 @@ class StrictCell(nbval.plugin.IPyNbCell):
         except KernelDied:
             self.parent.abandoned = "the kernel died in an earlier cell"
             self.raise_cell_error("The kernel died while running this cell (out of memory?)")
-        except nbval.plugin.NbCellError as error:
-            if "outputs differ" not in str(error):
+        except nbval.plugin.NbCellError:
+            if not self.comparison_traceback:
                 self.parent.abandoned = "an earlier cell failed"
             raise
 
     def compare_outputs(self, test, ref, skip_compare=None) -> bool:
-        rtol = next(
-            (float(t.removeprefix("rtol=")) for t in self.cell.metadata.get("tags", []) if t[:5] == "rtol="), RTOL
-        )
+        rtol = tolerance(self.cell)
         expected, found = self.by_kind(ref), self.by_kind(test)
         self.comparison_traceback = []
         for kind in sorted(expected.keys() | found.keys()):
@@ -177,8 +204,7 @@ class StrictCell(nbval.plugin.IPyNbCell):
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give notebooks and tests the same closed, small machine, and have nbval watch its kernels."""
-    nbval.plugin.RunningKernel = WatchedKernel
+    """Give notebooks and tests the same closed, small machine."""
     os.environ["COURSE_PROFILE"] = "cpu"
     os.environ["HF_HUB_OFFLINE"] = "1"
 

@@ -24,7 +24,7 @@ KAIMING = "nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))"
 
 @dataclass(frozen=True)
 class Fault:
-    """`old` becomes `new` in `file`; `caught_by` is the test, by its pytest name; `make test` plants the `quick` ones."""
+    """`old` becomes `new` in `file`; `caught_by` is the test as pytest names it; `make test` plants the quick ones."""
 
     name: str
     file: str
