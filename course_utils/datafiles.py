@@ -1,6 +1,5 @@
 """Where do the course's own data files lie, and what do they hold?"""
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,10 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from course_utils.trees import SPLITS, DataError, Message, build, split_of
+from course_utils.records import DataError, check_text, fail, numbered, read_records, short
+from course_utils.trees import SPLITS, Message, build, split_of
 
 PACKAGE = Path(__file__).parent
 HUB_PREFIX = "hub:"
+LISTS = {"must"}  # fields that hold a list of texts
 
 
 def data_dir() -> Path:
@@ -21,19 +22,8 @@ def data_dir() -> Path:
 
 
 def read_jsonl(path: Path) -> Iterator[Any]:
-    """The JSON value of each line.
-
-    Raises:
-        DataError: a line is not valid JSON or not UTF-8; names file and line.
-    """
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield json.loads(line.decode("utf-8"))
-            except UnicodeDecodeError as error:
-                raise DataError(f"{path.name}, line {number}: not UTF-8 ({error.reason}); save it as UTF-8") from error
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path.name}, line {number}: not valid JSON ({error})") from error
+    """The records of a file without their places; `records.read_records` says more."""
+    return (record for _, record in read_records(path))
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -44,27 +34,46 @@ def write_whole(path: Path, content: str | bytes) -> None:
     os.replace(partial, path)
 
 
-def load_conversations(source: str | Path | None = None, split: str | None = None) -> list[Message]:
-    """Conversation trees, each as its first message with ranked replies below it.
+def load_conversations(
+    source: str | Path | None = None, split: str | None = None, *, keep_spam: bool = False
+) -> list[Message]:
+    """Conversation trees, each as its first message with ranked replies below it. Never an empty list.
 
     Args:
-        source: a JSONL file in the OASST schema (flat or nested); the course's own by default. "hub:" followed by a
-            data set's id reads it from the hub: `load_conversations("hub:OpenAssistant/oasst1")`.
+        source: a file in the OASST schema (flat or nested), as JSON lines, JSON array or Parquet, gz or not; the
+            course's own by default. "hub:" followed by a data set's id reads its split "train" from the hub:
+            `load_conversations("hub:OpenAssistant/oasst1")`.
         split: "train", "validation" or "test" (80/10/10 by a hash of the tree's id); all trees by default.
+        keep_spam: keep messages that reviewers rejected (`review_result` is false); deleted ones never are.
 
     Raises:
-        DataError: the file is malformed; names file, line and field.
+        DataError: the file is malformed, or no tree is left; names file, line and field.
         ValueError: unknown split.
-        FileNotFoundError: no such file.
+        FileNotFoundError, IsADirectoryError: no such file, or a folder.
     """
     if split not in (None, *SPLITS):
         raise ValueError(f"Unknown split {split!r}; choose train, validation or test.")
     if isinstance(source, str) and source.startswith(HUB_PREFIX):
-        trees = build(_hub_rows(source.removeprefix(HUB_PREFIX)), source)
+        name, found = source, numbered(_hub_rows(source.removeprefix(HUB_PREFIX)), source)
     else:
-        path = Path(source) if source else data_dir() / "conversations.jsonl"
-        trees = build(read_jsonl(path), path.name)
-    return [tree for tree in trees if split in (None, split_of(tree.message_id))]
+        path = data_dir() / "conversations.jsonl" if source is None else Path(source)
+        name, found = path.name, read_records(path)
+    found = list(found)
+    if not found:
+        raise DataError(f"{name} has no records: it is empty.")
+    trees = build(found, keep_spam=keep_spam)
+    if not trees:
+        raise DataError(
+            f"{name} has no tree to use: the first message of each is marked as deleted, or as spam (review_result is "
+            "false; keep_spam=True keeps that)."
+        )
+    chosen = [tree for tree in trees if split in (None, split_of(tree.message_id))]
+    if not chosen:
+        raise DataError(
+            f"{name}: the split {split!r} is empty. A hash of its id puts each tree into a split, and a file of few "
+            f"trees (here {len(trees)}) may miss one; leave out `split` and divide the list yourself."
+        )
+    return chosen
 
 
 def _hub_rows(dataset_id: str) -> Iterator[dict[str, Any]]:
@@ -73,9 +82,10 @@ def _hub_rows(dataset_id: str) -> Iterator[dict[str, Any]]:
     try:
         yield from load_dataset(dataset_id, split="train")
     except (OSError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise OSError(
-            f"Cannot load the data set {dataset_id!r} from the hub ({str(error).splitlines()[0]}). Check the id and "
-            "the network, or leave out `source` to use the course's own conversations."
+            f"Cannot load the data set {dataset_id!r} from the hub ({reason}). Check the id and the network, or leave "
+            "out `source` to use the course's own conversations."
         ) from error
 
 
@@ -126,11 +136,14 @@ def _named_file(kind: str, folder: str, file: str) -> Path:
 
 
 def _checked(file: str, *fields: str) -> list[dict[str, Any]]:
-    """The records of a data file, each with all of `fields`."""
+    """The records of a data file, each with text in all of `fields`, or, for those in `LISTS`, with a list of texts."""
     records = []
-    for number, record in enumerate(read_jsonl(data_dir() / file), 1):
+    for place, record in read_records(data_dir() / file):
+        if not isinstance(record, dict):
+            fail(place, "(whole record)", f"expected a JSON object, found {short(record)}")
         for name in fields:
-            if not isinstance(record, dict) or not record.get(name):
-                raise DataError(f"{file}, line {number}, field {name!r}: missing or empty")
+            value = record.get(name)
+            for text in value if name in LISTS and isinstance(value, list) and value else [value]:
+                check_text(place, name, text)
         records.append(record)
     return records

@@ -21,7 +21,13 @@ def answers(trees: Iterable[Message]) -> list[Message]:
 
 def turns(tree: Message) -> int:
     """Number of user turns on the longest path."""
-    return max((turns(reply) for reply in tree.replies), default=0) + (tree.role == "prompter")
+    longest, stack = 0, [(tree, 0)]
+    while stack:
+        message, asked = stack.pop()
+        asked += message.role == "prompter"
+        longest = max(longest, asked)
+        stack += [(reply, asked) for reply in message.replies]
+    return longest
 
 
 def describe(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -1,44 +1,61 @@
-"""Is this file a forest of valid conversation trees? Reads the OASST message-tree schema, flat or nested.
+"""Is this file a forest of valid conversation trees? Reads the OASST message-tree schema in every published shape.
 
-OASST (Köpf et al. 2023, arXiv 2304.07327) publishes its conversations in two shapes, and both occur in the wild: one
-*message* per line, each naming its parent, and one *tree* per line, with replies nested inside. Both are read here.
+OASST (Köpf et al. 2023, arXiv 2304.07327) publishes one *message* per line, each naming its parent, or one *tree* per
+line, with replies nested below its `prompt`; nested messages without a tree around them occur as well. All are read.
 """
 
 import hashlib
+import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from course_utils.records import DataError, Placed, check_characters, check_text, fail, short
+
+__all__ = ["ROLES", "SPLITS", "DataError", "Message", "build", "split_of"]
+
 ROLES = ("prompter", "assistant")
 SPLITS = ("train", "validation", "test")
+UNDETERMINED = "und"  # the language tag for a language that is not stated (BCP 47)
+KNOWN = ("message_id", "parent_id", "message_tree_id", "text", "role", "lang", "rank", "replies", "prompt")
 
 
-class DataError(ValueError):
-    """A data file is malformed; the message names file, line and field."""
-
-
-@dataclass
+@dataclass(eq=False)
 class Message:
     """One message and the replies to it, best-ranked first; unranked replies follow in file order.
 
-    `rank` is 0 for the best of several replies, or None; `extra` holds every other field of the record.
+    `rank` orders the replies to one message, 0 for the best, or is None. It stays as published and may have gaps: a
+    reply that was ranked may have been deleted later. `lang` is "und" where the file states none; `extra` holds every
+    other field of the record.
     """
 
     message_id: str
     text: str
     role: str
-    lang: str = "en"
+    lang: str = UNDETERMINED
     rank: int | None = None
-    replies: list["Message"] = field(default_factory=list)
+    replies: list["Message"] = field(default_factory=list, repr=False)
     extra: dict[str, Any] = field(default_factory=dict)
 
     def walk(self) -> Iterator["Message"]:
         """This message, then everything below it, parents before children."""
-        yield self
-        for reply in self.replies:
-            yield from reply.walk()
+        stack = [self]  # no recursion here and below: trees may be deeper than Python's limit
+        while stack:
+            message = stack.pop()
+            yield message
+            stack += reversed(message.replies)
+
+    def __eq__(self, other: object) -> bool:
+        """The same messages in the same places."""
+        return isinstance(other, Message) and list(map(_own, self.walk())) == list(map(_own, other.walk()))
+
+
+def _own(message: Message) -> tuple[object, ...]:
+    """A message without its replies; their number, and the order of `walk`, say where each of them stands."""
+    replies = len(message.replies)
+    return message.message_id, message.text, message.role, message.lang, message.rank, message.extra, replies
 
 
 def split_of(tree_id: str) -> str:
@@ -47,153 +64,178 @@ def split_of(tree_id: str) -> str:
     return SPLITS[max(0, bucket - 7)]
 
 
-def build(records: Iterable[dict[str, Any]], source: str = "records") -> list[Message]:
-    """Trees from OASST records, in the order of their first message; deleted messages are left out with their replies.
+def build(records: Iterable[Placed], *, keep_spam: bool = False) -> list[Message]:
+    """Trees from OASST records, in the order of their first message.
+
+    Deleted messages and spam (`review_result` is false) are left out with their replies. What stands twice is taken
+    once. A `message_tree_id` that is missing follows from the root.
 
     Args:
-        records: dicts, one per line of `source`, each a flat message or a nested tree.
-        source: name of the file, for error messages.
+        records: flat messages, nested messages or nested trees, each with its place (`records.numbered` gives places).
+        keep_spam: keep what the reviewers rejected.
 
     Raises:
-        DataError: a field is missing or of the wrong type, an id occurs twice, a parent is missing, a tree has two
-            roots or a cycle, roles do not alternate, or ranks have a gap.
+        DataError: a field is missing or of the wrong type, one id stands for two different messages, a parent is
+            missing, a tree has two roots or a cycle, roles do not alternate, or two replies share a rank.
     """
-    checker = _Checker(source)
-    rows = [row for line, record in enumerate(records, 1) for row in checker.flatten(record, line)]
-    by_id: dict[str, _Row] = {}
-    for row in rows:
-        if row.id in by_id:
-            checker.fail(row, "message_id", f"{row.id!r} occurs already on line {by_id[row.id].line}")
-        by_id[row.id] = row
+    rows: dict[str, _Row] = {}
+    for place, record in records:
+        for row in _flatten(place, record, keep_spam):
+            first = rows.setdefault(row.id, row)
+            if first is not row:
+                _check_same(row, first)
     children = defaultdict(list)
-    for row in rows:
-        checker.check_parent(row, by_id)
+    for row in rows.values():
+        _check_parent(row, rows)
         children[row.parent_id].append(row)
-    checker.check_roots(rows)
-    trees = [checker.assemble(row, children) for row in children[None]]
-    checker.check_reached(rows)
+    _check_roots(children[None])
+    trees = [_assemble(root, children) for root in children[None]]
+    for row in rows.values():
+        if not row.reached:
+            fail(row.place, "parent_id", "a cycle: its parents never lead to a root; let the first message have none")
     return [tree for tree in trees if tree is not None]
 
 
 @dataclass
 class _Row:
-    """A flat message with the line it came from; `reached` once it is part of a tree."""
+    """A flat message: its record, where NaN is None, ranks are integers, and `replies` their ids."""
 
-    line: int
+    place: str
     record: dict[str, Any]
-    reached: bool = False
+    left_out: bool
+    reached: bool = False  # is it part of a tree?
 
     def __post_init__(self) -> None:
-        self.id = self.record["message_id"]
-        self.parent_id = self.record.get("parent_id")
-        self.tree_id = self.record["message_tree_id"]
-        self.deleted = bool(self.record.get("deleted"))
+        self.id: str = self.record["message_id"]
+        self.parent_id: str | None = self.record["parent_id"]
+        self.tree_id: str | None = self.record["message_tree_id"]
 
 
-class _Checker:
-    """The rules of the schema; every violation names file, line and field."""
+def _flatten(place: str, record: object, keep_spam: bool) -> Iterator[_Row]:
+    """The rows of one record: itself and, where replies are nested in it, all of them."""
+    if not isinstance(record, dict):
+        fail(place, "(whole record)", f"expected a JSON object, found {short(record)}")
+    outer = {name: _null(value) for name, value in record.items()}
+    root = record if outer.get("prompt") is None else outer["prompt"]
+    if not isinstance(root, dict):
+        fail(place, "prompt", f"expected a message, found {short(root)}")
+    stack = [(root, outer.get("parent_id") if root is record else None)]
+    while stack:
+        message, parent_id = stack.pop()
+        message = {name: _null(value) for name, value in message.items()}
+        if message.get("parent_id") not in (None, parent_id):
+            fail(place, "parent_id", f"expected {parent_id!r}, which it stands below, found {message['parent_id']!r}")
+        replies = [] if message.get("replies") is None else message["replies"]
+        if not isinstance(replies, list) or not all(isinstance(reply, dict) for reply in replies):
+            fail(place, "replies", f"expected a list of messages, found {short(replies)}")
+        message["parent_id"] = parent_id
+        if message.get("message_tree_id") is None:
+            message["message_tree_id"] = outer.get("message_tree_id")
+        message["replies"] = [reply.get("message_id") for reply in replies] or None
+        yield _row(place, message, keep_spam)
+        stack += [(reply, message["message_id"]) for reply in reversed(replies)]
 
-    KNOWN = ("message_id", "parent_id", "message_tree_id", "text", "role", "lang", "rank", "replies")
 
-    def __init__(self, source: str) -> None:
-        self.source = source
+def _null(value: object) -> object:
+    """NaN is how pandas writes null."""
+    return None if isinstance(value, float) and math.isnan(value) else value
 
-    def fail(self, row: "_Row | int", name: str, problem: str) -> None:
-        line = row if isinstance(row, int) else row.line
-        raise DataError(f"{self.source}, line {line}, field {name!r}: {problem}")
 
-    def flatten(self, record: object, line: int) -> Iterator[_Row]:
-        """The rows of one record: itself, or, for a nested tree, all of its messages."""
-        if not isinstance(record, dict):
-            self.fail(line, "(whole line)", f"expected a JSON object, found {type(record).__name__}")
-        if "prompt" not in record:
-            yield self.row(record, line)
-            return
-        stack = [(record["prompt"], None)]
-        while stack:
-            message, parent_id = stack.pop()
-            if not isinstance(message, dict):
-                self.fail(line, "prompt", f"expected a message object, found {type(message).__name__}")
-            message = {**message, "parent_id": parent_id, "message_tree_id": record.get("message_tree_id")}
-            row = self.row(message, line)
-            yield row
-            replies = message.get("replies") or []
-            if not isinstance(replies, list):
-                self.fail(line, "replies", f"expected a list, found {type(replies).__name__}")
-            stack += [(reply, row.id) for reply in reversed(replies)]
+def _row(place: str, message: dict[str, Any], keep_spam: bool) -> _Row:
+    """A message whose fields have been checked one by one."""
+    check_text(place, "message_id", message.get("message_id"))
+    for name in ("parent_id", "message_tree_id", "lang"):
+        if message.get(name) is not None:
+            check_text(place, name, message[name])
+    if message.get("role") not in ROLES:
+        fail(place, "role", f"expected one of {ROLES}, found {short(message.get('role'))}")
+    for name in ("deleted", "review_result"):
+        if message.get(name) not in (None, False, True):
+            fail(place, name, f"expected true, false or null, found {short(message[name])}")
+    spam = message.get("review_result") is not None and not message["review_result"]
+    left_out = bool(message.get("deleted")) or (spam and not keep_spam)
+    if not left_out:  # what is left out is often empty
+        whose = f"message {message['message_id']!r}: "
+        check_text(place, "text", message.get("text"), whose)
+        for name, value in message.items():
+            if isinstance(value, str):
+                check_characters(place, name, value, whose)
+    return _Row(place, {**message, "rank": _rank(place, message.get("rank"))}, left_out)
 
-    def row(self, record: dict[str, Any], line: int) -> _Row:
-        """A message whose fields have been checked one by one."""
-        for name in ("message_id", "message_tree_id"):
-            if not isinstance(record.get(name), str) or not record[name]:
-                self.fail(line, name, f"expected a non-empty string, found {record.get(name)!r}")
-        parent_id = record.get("parent_id")
-        if parent_id is not None and not isinstance(parent_id, str):
-            self.fail(line, "parent_id", f"expected a string or null, found {parent_id!r}")
-        if record.get("role") not in ROLES:
-            self.fail(line, "role", f"expected one of {ROLES}, found {record.get('role')!r}")
-        if not isinstance(record.get("lang", "en"), str):
-            self.fail(line, "lang", f"expected a language tag such as 'en', found {record['lang']!r}")
-        text = record.get("text")
-        if not isinstance(text, str) or not (text.strip() or record.get("deleted")):
-            self.fail(line, "text", f"expected a non-empty string, found {text!r}")
-        return _Row(line, {**record, "rank": self.rank(record.get("rank"), line)})
 
-    def rank(self, value: object, line: int) -> int | None:
-        """A rank as an integer; tables written by pandas hold 0.0 for 0 and NaN for null."""
-        if value is None or (isinstance(value, float) and math.isnan(value)):
-            return None
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value) or value < 0:
-            self.fail(line, "rank", f"expected 0, 1, 2, ... or null, found {value!r}")
-        return int(value)
+def _rank(place: str, value: object) -> int | None:
+    """A rank as an integer; tables written by pandas hold 0.0 for 0."""
+    if value is None:
+        return None
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if isinstance(value, bool) or not whole or value < 0:
+        fail(place, "rank", f"expected 0, 1, 2, ... or null, found {short(value)}")
+    return int(value)
 
-    def check_parent(self, row: _Row, by_id: dict[str, _Row]) -> None:
-        if row.parent_id is None:
-            if row.record["role"] != "prompter":
-                self.fail(row, "role", "the first message of a tree must be the prompter's")
-            return
-        parent = by_id.get(row.parent_id)
-        if parent is None:
-            self.fail(row, "parent_id", f"there is no message {row.parent_id!r}")
-        if parent.tree_id != row.tree_id:
-            self.fail(row, "message_tree_id", f"{row.tree_id!r}, but the parent on line {parent.line} differs")
-        if parent.record["role"] == row.record["role"]:
-            self.fail(row, "role", f"{row.record['role']!r} answers {row.record['role']!r} (line {parent.line})")
 
-    def check_roots(self, rows: list[_Row]) -> None:
-        roots: dict[str, _Row] = {}
-        for row in rows:
-            if row.parent_id is None:
-                first = roots.setdefault(row.tree_id, row)
-                if first is not row:
-                    self.fail(row, "parent_id", f"tree {row.tree_id!r} has a root already, on line {first.line}")
+def _check_same(row: _Row, first: _Row) -> None:
+    for name in {**first.record, **row.record}:
+        ours, theirs = (json.dumps(r.record.get(name), sort_keys=True, default=str) for r in (row, first))
+        if ours != theirs:
+            other = f"message {row.id!r} stands already in {first.place}, with another value"
+            fail(row.place, name, f"{other}; keep one, or rename one")
 
-    def check_reached(self, rows: list[_Row]) -> None:
-        for row in rows:
-            if not row.reached:
-                self.fail(row, "parent_id", "a cycle: following the parents never leads to a root")
 
-    def assemble(self, root: _Row, children: dict[str, list[_Row]]) -> Message | None:
-        """The tree below `root`, or None if it was deleted; a loop, for trees deeper than Python's recursion limit."""
-        top = self.message(root)
-        stack = [(root, top)]
-        while stack:
-            row, message = stack.pop()
-            row.reached = True
-            pairs = [(child, self.message(child)) for child in children[row.id]]
-            stack += pairs
-            kept = [(child, reply) for child, reply in pairs if not child.deleted]
-            self.check_ranks(kept)
-            message.replies = sorted((reply for _, reply in kept), key=lambda r: (r.rank is None, r.rank or 0))
-        return None if root.deleted else top
+def _check_parent(row: _Row, rows: dict[str, _Row]) -> None:
+    if row.parent_id is None:
+        if row.record["role"] != "prompter":
+            fail(row.place, "role", "the first message of a tree must be the prompter's")
+        return
+    parent = rows.get(row.parent_id)
+    if parent is None:
+        fail(row.place, "parent_id", f"there is no message {row.parent_id!r}; select whole trees, not single messages")
+    if parent.record["role"] == row.record["role"]:
+        same = f"{row.record['role']!r} answers {row.record['role']!r} ({parent.place})"
+        fail(row.place, "role", f"{same}; they must take turns")
 
-    def message(self, row: _Row) -> Message:
-        record = row.record
-        extra = {name: value for name, value in record.items() if name not in self.KNOWN}
-        return Message(row.id, record["text"], record["role"], record.get("lang", "en"), record["rank"], extra=extra)
 
-    def check_ranks(self, siblings: list[tuple[_Row, Message]]) -> None:
-        ranked = [(reply.rank, row) for row, reply in siblings if reply.rank is not None]
-        for expected, (rank, row) in enumerate(sorted(ranked, key=lambda pair: pair[0])):
-            if rank != expected:
-                self.fail(row, "rank", f"the ranks of its siblings go 0, 1, 2, ...: expected {expected}, found {rank}")
+def _check_roots(roots: list[_Row]) -> None:
+    firsts: dict[str, _Row] = {}
+    for root in roots:
+        root.tree_id = root.tree_id or root.id
+        first = firsts.setdefault(root.tree_id, root)
+        if first is not root:
+            other = f"tree {root.tree_id!r} has a root already ({first.place})"
+            fail(root.place, "parent_id", f"{other}; give each tree its own id")
+
+
+def _assemble(root: _Row, children: dict[str, list[_Row]]) -> Message | None:
+    """The tree below `root`, or None if it is left out."""
+    top = _message(root)
+    stack = [(root, top)]
+    while stack:
+        row, message = stack.pop()
+        row.reached = True
+        pairs = [(child, _message(child)) for child in children[row.id]]
+        stack += pairs
+        for child, _ in pairs:
+            child.tree_id = child.tree_id or row.tree_id
+            if child.tree_id != row.tree_id:
+                other = f"{row.tree_id!r}, as for its parent ({row.place})"
+                fail(child.place, "message_tree_id", f"expected {other}, found {child.tree_id!r}")
+        kept = [(child, reply) for child, reply in pairs if not child.left_out]
+        _check_ranks(kept)
+        message.replies = sorted((reply for _, reply in kept), key=lambda r: (r.rank is None, r.rank or 0))
+    return None if root.left_out else top
+
+
+def _message(row: _Row) -> Message:
+    record = row.record
+    extra = {name: value for name, value in record.items() if name not in KNOWN}
+    lang = record.get("lang") or UNDETERMINED
+    return Message(row.id, record.get("text"), record["role"], lang, record["rank"], extra=extra)
+
+
+def _check_ranks(siblings: list[tuple[_Row, Message]]) -> None:
+    """No two replies to one message may have the same rank: which of them is better would be chance."""
+    firsts: dict[int, _Row] = {}
+    for row, reply in siblings:
+        first = firsts.setdefault(reply.rank, row)
+        if reply.rank is not None and first is not row:
+            same = f"{reply.rank} is the rank of {first.id!r} as well ({first.place}), which answers the same message"
+            fail(row.place, "rank", f"{same}; give each its own, or null where nobody ranked")

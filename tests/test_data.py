@@ -56,6 +56,25 @@ def test_every_answered_question_has_two_to_four_ranked_replies():
             assert 2 <= len(message.replies) <= 4
 
 
+def test_conversations_need_none_of_the_loaders_leniency():
+    """It takes more than this; here one line is one whole message, each id stands once, and nothing is left out."""
+    content = (datafiles.data_dir() / "conversations.jsonl").read_bytes()
+    rows = [json.loads(line) for line in content.decode("utf-8").removesuffix("\n").split("\n")]
+    assert b"\r" not in content
+    ids = {"message_id": str, "message_tree_id": str, "role": str, "text": str, "lang": str}
+    assert all(type(row[name]) is kind and row[name].strip() for row in rows for name, kind in ids.items())
+    assert all(row["lang"] != "und" and not row.keys() & {"deleted", "review_result", "replies"} for row in rows)
+    assert len({row["message_id"] for row in rows}) == len(rows) == len(MESSAGES)
+    assert all(row["message_tree_id"] == row["message_id"] for row in rows if row["parent_id"] is None)
+    ranks = {}
+    for row in rows:
+        if row["role"] == "prompter":
+            assert row["rank"] is None
+        else:
+            ranks.setdefault(row["parent_id"], []).append(row["rank"])
+    assert all(sorted(found) == list(range(len(found))) for found in ranks.values())
+
+
 def test_worse_replies_say_what_is_wrong_with_them():
     worse = [m for m in MESSAGES if m.rank]
     assert all("flaw" not in m.extra for m in BEST)
