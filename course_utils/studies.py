@@ -3,20 +3,22 @@
     python -m course_utils.studies              # all studies that are not complete yet
     python -m course_utils.studies reply_ranks  # one of them
 
-A run that has its line is not repeated, so a study goes on where it was stopped, at whatever point that was.
+A run that has its line is not repeated, so a study goes on where it was stopped, at whatever point that was. Processes
+that work on the same study take turns, run by run.
 """
 
 import argparse
 import itertools
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
+from filelock import FileLock
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from course_utils import chat, evaluation, loading, machine, memory, training
@@ -26,7 +28,6 @@ from course_utils.trees import DataError
 Settings = dict[str, Any]
 DATES_STEPS = 40
 WATCHED = "model.layers.15.self_attn.q_proj"  # LoRA's paper looks at W_q of one layer, too (section 7)
-T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 8: 2.365, 10: 2.262}  # Student's t, two-sided, by runs
 
 
 def _path(name: str) -> Path:
@@ -53,18 +54,8 @@ class Study:
         return _path(self.name)
 
     def done(self) -> list[dict[str, Any]]:
-        """The records there are.
-
-        Raises:
-            DataError: a line is not a record.
-        """
-        if not self.path.is_file():
-            return []
-        records = list(read_jsonl(self.path))
-        for line, record in enumerate(records, 1):
-            if not isinstance(record, dict) or "settings" not in record:
-                raise DataError(f"{self.path.name}, line {line}, field 'settings': missing")
-        return records
+        """The records there are; a DataError names a line that is not a whole one."""
+        return _records(self.path)
 
     def open(self) -> list[Settings]:
         """Settings without a record."""
@@ -73,60 +64,75 @@ class Study:
 
 
 def record(study: Study, settings: Settings) -> dict[str, Any]:
-    """Make one run and add its line to the file, whole or not at all."""
-    start = time.perf_counter()
-    with memory.measure() as peak:
-        scores = study.run(settings)
-    line = {
-        "settings": settings,
-        **scores,
-        "seconds": round(time.perf_counter() - start, 1),
-        "peak_bytes": peak.peak,
-        "machine": machine.describe(),
-    }
-    write_whole(study.path, "".join(json.dumps(row) + "\n" for row in [*study.done(), line]))
+    """Make one run and add its line to the file, whole or not at all; or return the line that is there already.
+
+    The study's lock is held meanwhile: of two processes one waits, and then finds the other's line. The operating
+    system frees the lock of a process that dies.
+
+    Raises:
+        ValueError: a score is missing or not finite; nothing is recorded.
+        DataError: a line of the file is not a whole record.
+    """
+    study.path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(study.path.with_suffix(".lock")):
+        lines = study.done()
+        if settings in (there := [line["settings"] for line in lines]):
+            return lines[there.index(settings)]
+        start = time.perf_counter()
+        with memory.measure() as peak:
+            scores = study.run(settings)
+        for name, score in scores.items():
+            if not _finite(score):
+                raise ValueError(
+                    f"{study.name}, {settings}: its score {name!r} is {score!r}, so nothing was recorded. Change the "
+                    "settings (a lower learning rate, say) or what is measured, and run the study again."
+                )
+        cost = {"seconds": round(time.perf_counter() - start, 1), "peak_bytes": peak.peak}
+        line = {"settings": settings, **scores, **cost, "machine": machine.describe()}
+        write_whole(study.path, "".join(json.dumps(row) + "\n" for row in [*lines, line]))
     return line
 
 
 def table(name: str) -> pd.DataFrame:
-    """The records of a study, one run a row, settings and scores as columns.
+    """The records of a study, one run a row, settings and scores as columns; NaN where a kind of run has no such field.
 
     Raises:
         ValueError: no study of that name has records.
+        DataError: a line is not a whole record; names file, line and field.
     """
     path = _path(name)
     if not path.is_file():
         raise ValueError(f"No records of a study {name!r}; choose from {', '.join(STUDIES)}.")
-    return pd.DataFrame([{**row.pop("settings"), **row} for row in read_jsonl(path)])
+    records = _records(path)
+    return pd.DataFrame([record.pop("settings") | record for record in records])
 
 
-def mean_and_interval(values: pd.Series | list[float]) -> tuple[float, float]:
-    """Mean over runs and the half-width of its 95 % interval (Student's t over runs with different seeds)."""
-    values = np.asarray(values, dtype=float)
-    if len(values) not in T_95:
-        raise ValueError(f"An interval needs {', '.join(map(str, T_95))} runs; there are {len(values)}.")
-    return float(values.mean()), float(T_95[len(values)] * values.std(ddof=1) / np.sqrt(len(values)))
+def _records(path: Path) -> list[dict[str, Any]]:
+    """The records of a file, each with finite scores, and with all that runs of its kind (with its settings) have."""
+    records = list(read_jsonl(path)) if path.is_file() else []
+    fields: dict[frozenset[str], set[str]] = {}
+    problems = []
+    for line, record in enumerate(records, 1):
+        if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
+            raise DataError(
+                f"{path.name}, line {line}, field 'settings': missing; delete the line and run the study again"
+            )
+        problems += [(line, name, "not a finite number") for name, value in record.items() if not _finite(value)]
+        fields.setdefault(frozenset(record["settings"]), set()).update(record)
+    for line, record in enumerate(records, 1):
+        lost = fields[frozenset(record["settings"])] - set(record)
+        problems += [(line, name, "missing, but other runs of its kind have it") for name in sorted(lost)]
+    if problems:
+        line, name, problem = problems[0]
+        raise DataError(f"{path.name}, line {line}, field {name!r}: {problem}; delete the line and run the study again")
+    return records
 
 
-def summarize(runs: pd.DataFrame, by: str, *columns: str) -> pd.DataFrame:
-    """Mean and half-width of the 95 % interval of each column (`name`, `name_half`), one row for each value of `by`."""
-    rows = []
-    for value, group in runs.groupby(by):
-        row = {by: value}
-        for name in columns:
-            row[name], row[f"{name}_half"] = mean_and_interval(group[name])
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def plus_minus(row: pd.Series, column: str, digits: int = 3) -> str:
-    """A mean and its half-width out of a row of `summarize`, as text: 0.980 ± 0.012."""
-    return f"{row[column]:.{digits}f} ± {row[f'{column}_half']:.{digits}f}"
-
-
-def clearly_less(column: str, a: pd.Series, b: pd.Series) -> bool:
-    """Whether a's interval lies wholly below b's; both are rows of `summarize`."""
-    return bool(a[column] + a[f"{column}_half"] < b[column] - b[f"{column}_half"])
+def _finite(score: Any) -> bool:
+    """Whether a score is there, and all numbers in it are finite."""
+    if isinstance(score, list):
+        return all(map(_finite, score))
+    return score is not None and not (isinstance(score, float) and not math.isfinite(score))
 
 
 def reply_ranks(settings: Settings) -> dict[str, Any]:
@@ -137,9 +143,7 @@ def reply_ranks(settings: Settings) -> dict[str, Any]:
     column = ["best", "worst"].index(settings["replies"])
     examples = [pair[column] for pair in pairs if max(len(example["input_ids"]) for example in pair) <= 96]
     test = [chat.top_thread(tree)[:2] for tree in loading.load_conversations(split="test")]
-    model = _with_lora(
-        loading.load_model(precision=machine.profile("cpu").precision), settings["seed"], r=16, lora_alpha=32
-    )
+    model = _with_lora(loading.load_model(precision="fp32"), settings["seed"], r=16, lora_alpha=32)
     history = training.fit(model, examples, steps=25, lr=1e-3, seed=settings["seed"])
     answers = evaluation.generate(model, tokenizer, [thread[:1] for thread in test], max_new_tokens=96)
     return {
@@ -164,7 +168,7 @@ def dates(settings: Settings) -> dict[str, Any]:
         split: [chat.encode(chat.question(row["prompt"], row["answer"]), tokenizer) for row in rows[split]]
         for split in rows
     }
-    model = loading.load_model(precision=machine.profile("cpu").precision)
+    model = loading.load_model(precision="fp32")
     scores: dict[str, Any] = {}
     if settings["method"] != "base":
         before = model.get_submodule(WATCHED).weight.detach().clone()

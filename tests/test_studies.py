@@ -1,15 +1,18 @@
-"""Studies lose and repeat no run, whatever happens to them, and their intervals are Student's."""
+"""Studies lose and repeat no run, whatever happens to them, and keep no score that is no number."""
 
 import json
 import os
-from statistics import mean, stdev
+import subprocess
+import sys
+import time
+from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from course_utils import studies
 from course_utils.studies import Study
 from course_utils.trees import DataError
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -55,6 +58,100 @@ def test_a_stopped_study_goes_on_where_it_was(made, monkeypatch):
     assert recorded == study.settings
 
 
+WORKER = """
+import sys, time
+from pathlib import Path
+from course_utils import studies
+
+folder, me = Path(sys.argv[1]), sys.argv[2]
+studies.data_dir = lambda: folder
+
+def run(settings):
+    with (folder / "ran.txt").open("a") as log:
+        log.write(f"{settings['seed']} ")
+    time.sleep(60 if me == "dying" else 0.1)
+    return {"score": settings["seed"]}
+
+study = studies.Study("shared", [{"seed": [0, 1, 2, 3, 4, 5]}], run)
+(folder / f"{me}.ready").touch()
+while len(list(folder.glob("*.ready"))) < int(sys.argv[3]):
+    time.sleep(0.001)
+for settings in study.open():
+    studies.record(study, settings)
+"""
+
+
+def workers(folder: Path, *names: str) -> list[subprocess.Popen]:
+    """Processes that work on one study, all from the same moment."""
+    command = [sys.executable, "-c", WORKER, str(folder)]
+    return [subprocess.Popen([*command, name, str(len(names))], cwd=ROOT) for name in names]
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, path
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_two_processes_lose_no_line_and_run_nothing_twice(tmp_path, monkeypatch):
+    monkeypatch.setattr(studies, "data_dir", lambda: tmp_path)
+    assert [worker.wait(60) for worker in workers(tmp_path, "a", "b")] == [0, 0]
+    assert sorted(studies.table("shared")["seed"]) == [0, 1, 2, 3, 4, 5]
+    assert sorted((tmp_path / "ran.txt").read_text().split()) == list("012345")
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_blocks_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(studies, "data_dir", lambda: tmp_path)
+    (worker,) = workers(tmp_path, "dying")
+    wait_for(tmp_path / "ran.txt")
+    worker.kill()
+    worker.wait(60)
+    study = Study("shared", [{"seed": [0]}], lambda settings: {"score": 1})
+    assert studies.record(study, {"seed": 0})["score"] == 1
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), None, [0.5, float("nan")]])
+def test_a_score_that_is_no_number_is_not_recorded(made, score):
+    study = Study("made", [{"seed": [7]}], lambda settings: {"accuracy": 1.0, "loss": score})
+    studies.record(made[0], {"seed": 0, "lr": 1e-3})
+    before = study.path.read_bytes()
+    with pytest.raises(ValueError, match=r"made, \{'seed': 7\}: its score 'loss' .*nothing was recorded"):
+        studies.record(study, {"seed": 7})
+    assert study.path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"settings": {"seed": 1}, "score": NaN}', "line 2, field 'score': not a finite number"),
+        ('{"settings": {"seed": 1}, "score": [0.5, Infinity]}', "line 2, field 'score': not a finite number"),
+        ('{"settings": {"seed": 1}, "score": null}', "line 2, field 'score': not a finite number"),
+        ('{"settings": {"seed": 1}}', "line 2, field 'score': missing"),
+        ('{"settings": {"seed": 1}, "score": 1, "more": 1}', "line 1, field 'more': missing"),
+        ('{"settings": 3, "score": 1}', "line 2, field 'settings': missing"),
+        ("[]", "line 2, field 'settings': missing"),
+    ],
+)
+def test_a_missing_score_is_noticed_by_every_reader(made, line, words):
+    study, _ = made
+    study.path.parent.mkdir()
+    study.path.write_text('{"settings": {"seed": 0}, "score": 1}\n' + line + "\n")
+    for read in (study.done, study.open, lambda: studies.table("made")):
+        with pytest.raises(DataError, match=rf"made.jsonl, {words}"):
+            read()
+
+
+def test_runs_of_another_kind_may_have_other_fields(made):
+    study, _ = made
+    study.path.parent.mkdir()
+    study.path.write_text('{"settings": {}, "score": 1}\n{"settings": {"lr": 0.1}, "score": 2, "losses": [1]}\n')
+    assert studies.table("made")["score"].tolist() == [1, 2]
+    assert studies.table("made")["lr"].isna().tolist() == [True, False]
+
+
 def test_a_damaged_file_names_the_line(made):
     study, _ = made
     study.path.parent.mkdir()
@@ -66,23 +163,6 @@ def test_a_damaged_file_names_the_line(made):
 def test_unknown_study_names_the_choices():
     with pytest.raises(ValueError, match="reply_ranks"):
         studies.table("nothing")
-
-
-def test_interval_is_students(made):
-    values = [1.0, 2.0, 4.0]
-    center, half = studies.mean_and_interval(values)
-    assert center == pytest.approx(mean(values))
-    assert half == pytest.approx(4.302653 * stdev(values) / 3**0.5, rel=1e-4)  # t table, 2 degrees of freedom
-    with pytest.raises(ValueError, match="1"):
-        studies.mean_and_interval([1.0])
-
-
-def test_summary_has_a_row_for_each_value(made):
-    runs = pd.DataFrame({"lr": [1, 1, 1, 2, 2, 2], "score": [1.0, 2.0, 4.0, 3.0, 3.0, 3.0]})
-    found = studies.summarize(runs, "lr", "score")
-    assert found["lr"].tolist() == [1, 2]
-    assert found["score"].tolist() == [pytest.approx(7 / 3), 3.0]
-    assert found["score_half"].tolist() == [pytest.approx(studies.mean_and_interval([1.0, 2.0, 4.0])[1]), 0.0]
 
 
 def test_grids_of_one_study_are_joined():
