@@ -1,24 +1,39 @@
 """Is it better, and what did it forget? Losses on held-out text, generated answers, and whether they stop."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from course_utils.chat import Example, Turn, render
+from course_utils.chat import TEMPLATES, Example, Turn, encode_prompt, encode_text, end_id
 from course_utils.datafiles import load_passages
+from course_utils.threads import normalized, text_problem
 from course_utils.training import collate, token_losses
 
 
 @dataclass(frozen=True)
 class NLL:
-    """Negative log-likelihood of held-out tokens: `nats` in all, over `tokens` tokens."""
+    """Negative log-likelihood of held-out tokens: `nats` in all, over `tokens` tokens.
+
+    A model that has gone NaN has `nats` NaN, and so have mean and perplexity.
+
+    Raises:
+        ValueError: no tokens, so there is no mean.
+    """
 
     nats: float
     tokens: int
+
+    def __post_init__(self) -> None:
+        if self.tokens < 1:
+            raise ValueError(
+                "No token was scored, so there is no loss. Pass at least one example with a label other than -100 "
+                "behind its first token; chat.encode_all says on stderr how many threads it leaves out, and why."
+            )
 
     @property
     def mean(self) -> float:
@@ -28,7 +43,7 @@ class NLL:
     @property
     def perplexity(self) -> float:
         """exp of the mean: the number of equally likely tokens that the model hesitates between."""
-        return math.exp(self.mean)
+        return math.inf if self.mean > 709 else math.exp(self.mean)  # e**710 is no float
 
 
 @dataclass(frozen=True)
@@ -39,19 +54,32 @@ class Answer:
     stopped: bool
 
 
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[torch.device]:
+    """Evaluation mode and the model's device; afterwards every layer is in the mode it was in, errors or not."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield next(model.parameters()).device
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 @torch.no_grad()
 def nll(model: nn.Module, examples: Sequence[Example], batch_size: int = 8) -> NLL:
-    """Loss of the labeled tokens of `examples`, summed. The model is left in the mode it was in."""
-    training, device = model.training, next(model.parameters()).device
-    model.eval()
+    """Loss of the labeled tokens of `examples`, summed. The model is left in the mode it was in.
+
+    Raises:
+        ValueError: no example has a label to score.
+    """
     by_length = sorted(examples, key=lambda example: len(example["input_ids"]))  # little padding
     nats, tokens = 0.0, 0
-    for start in range(0, len(by_length), batch_size):
-        batch = collate(by_length[start : start + batch_size])
-        losses = token_losses(model, {name: tensor.to(device) for name, tensor in batch.items()})
-        nats += losses.double().sum().item()
-        tokens += losses.numel()
-    model.train(training)
+    with _evaluating(model):
+        for start in range(0, len(by_length), batch_size):
+            losses = token_losses(model, collate(by_length[start : start + batch_size])).cpu()
+            nats += losses.double().sum().item()  # on the CPU, because Apple's GPUs have no float64
+            tokens += losses.numel()
     return NLL(nats, tokens)
 
 
@@ -62,10 +90,15 @@ def general_nll(
 
     Args:
         passages: `loading.load_passages()`, or other text in the style of pretraining.
-        max_length: in tokens per passage.
+        max_length: in tokens per passage; what lies beyond is cut off.
+
+    Raises:
+        ValueError: no passages, or one that is not text.
     """
-    ids = [tokenizer(text, truncation=True, max_length=max_length)["input_ids"] for text in passages]
-    return nll(model, [{"input_ids": row, "labels": row} for row in ids])
+    for number, passage in enumerate(passages):
+        if problem := text_problem(passage):
+            raise ValueError(f"Passage {number} (counted from 0) {problem}")
+    return nll(model, [encode_text(passage, tokenizer, max_length) for passage in passages])
 
 
 def forgetting(model: nn.Module, tokenizer: PreTrainedTokenizerBase, before: float) -> float:
@@ -86,44 +119,63 @@ def generate(
     max_new_tokens: int = 64,
     batch_size: int = 16,
 ) -> list[Answer]:
-    """The model's greedy answer to each thread (turns that end with the user's).
+    """The model's greedy answer to each thread (turns that end with the user's); none to no threads.
 
     Prompts are padded on the left, so that every answer starts right behind its prompt. The model is left in the mode
-    it was in.
+    it was in, the tokenizer is not changed.
+
+    Raises:
+        ValueError: as `chat.encode`, naming the thread.
     """
-    training, side = model.training, tokenizer.padding_side
-    model.eval()
-    tokenizer.padding_side = "left"
-    answers = []
-    try:
-        for start in range(0, len(threads), batch_size):
-            texts = [render(t, tokenizer, template, ask=True) for t in threads[start : start + batch_size]]
-            inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
+    end, answers = end_id(tokenizer, template), []
+    checked = [normalized(thread, TEMPLATES[template].heads, index) for index, thread in enumerate(threads)]
+    prompts = [encode_prompt(thread, tokenizer, template) for thread in checked]
+    pad = end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    with _evaluating(model) as device:
+        for start in range(0, len(prompts), batch_size):
+            rows = prompts[start : start + batch_size]
+            length = max(map(len, rows))
             output = model.generate(
-                **inputs,
+                input_ids=torch.tensor([[pad] * (length - len(row)) + row for row in rows], device=device),
+                attention_mask=torch.tensor(
+                    [[0] * (length - len(row)) + [1] * len(row) for row in rows], device=device
+                ),
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
+                eos_token_id=end,
+                pad_token_id=pad,
             )
-            answers += [_answer(row, tokenizer) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
-    finally:
-        tokenizer.padding_side = side
-        model.train(training)
+            answers += [_answer(row, end, tokenizer) for row in output[:, length:].tolist()]
     return answers
 
 
-def _answer(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> Answer:
-    stopped = tokenizer.eos_token_id in ids
-    kept = ids[: ids.index(tokenizer.eos_token_id)] if stopped else ids
-    return Answer(tokenizer.decode(kept).strip(), stopped)
+def _answer(ids: list[int], end: int, tokenizer: PreTrainedTokenizerBase) -> Answer:
+    stopped = end in ids
+    return Answer(tokenizer.decode(ids[: ids.index(end)] if stopped else ids).strip(), stopped)
 
 
 def stop_rate(answers: Sequence[Answer]) -> float:
-    """Share of answers that the model ended by itself."""
+    """Share of answers that the model ended by itself.
+
+    Raises:
+        ValueError: no answers.
+    """
+    if not answers:
+        raise ValueError(
+            "There are no answers, so no share of them stopped: pass what `generate` gives for a question."
+        )
     return sum(answer.stopped for answer in answers) / len(answers)
 
 
 def accuracy(answers: Sequence[Answer], references: Sequence[str]) -> float:
-    """Share of answers that equal their reference, character by character."""
+    """Share of answers that equal their reference, character by character.
+
+    Raises:
+        ValueError: no answers, or not one reference for each.
+    """
+    if not answers or len(answers) != len(references):
+        raise ValueError(
+            f"{len(answers)} answers and {len(references)} references: pass one reference for each answer, and at "
+            "least one of both."
+        )
     return sum(a.text == reference for a, reference in zip(answers, references, strict=True)) / len(references)

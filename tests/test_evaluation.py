@@ -4,9 +4,20 @@ import math
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from course_utils import chat, evaluation, loading
-from course_utils.evaluation import Answer
+from course_utils.evaluation import NLL, Answer
+from tests.conftest import toy_tokenizer, unchanged
+
+
+def tiny() -> LlamaForCausalLM:
+    """A random model with room for the toy tokenizer."""
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=300, num_key_value_heads=2, **shape))
 
 
 def test_nll_equals_the_models_own_loss_example_by_example(model, examples):
@@ -23,11 +34,59 @@ def test_nll_equals_the_models_own_loss_example_by_example(model, examples):
     assert found.perplexity == pytest.approx(math.exp(nats / tokens), rel=1e-4)
 
 
-def test_nll_leaves_the_mode_alone(model, examples):
-    model.train()
-    _ = evaluation.nll(model, examples[:1])
-    assert model.training
-    model.eval()
+def test_evaluation_leaves_the_mode_of_every_layer_alone():
+    """Also where the layers differ: PEFT's wrapper starts in train mode around a model in evaluation mode."""
+    model, tokenizer = get_peft_model(tiny().eval(), LoraConfig()), toy_tokenizer(eos_token="</s>", pad_token="<s>")
+    modes = [module.training for module in model.modules()]
+    assert len(set(modes)) == 2
+    evaluation.nll(model, [{"input_ids": [1, 2], "labels": [1, 2]}])
+    evaluation.generate(model, tokenizer, [chat.question("Hi?")], max_new_tokens=1)
+    assert [module.training for module in model.modules()] == modes
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_an_error_leaves_mode_and_tokenizer_alone(monkeypatch, training):
+    model, tokenizer = tiny().train(training), toy_tokenizer(eos_token="</s>", pad_token="<s>")
+
+    def fail(**_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(model, "forward", fail)
+    tokenizer.padding_side = "right"
+    for use in (
+        lambda: evaluation.nll(model, [{"input_ids": [1, 2], "labels": [1, 2]}]),
+        lambda: evaluation.generate(model, tokenizer, [chat.question("Hi?")]),
+    ):
+        with pytest.raises(RuntimeError, match="out of memory"):
+            use()
+        assert model.training == training
+        assert tokenizer.padding_side == "right"
+
+
+def test_the_loss_is_added_up_where_there_is_float64(monkeypatch):
+    """Apple's GPUs have none. Pretended: a tensor has it only after it came to the CPU."""
+    moved, cpu, double = [], torch.Tensor.cpu, torch.Tensor.double
+
+    def to_cpu(tensor: torch.Tensor) -> torch.Tensor:
+        moved.append(cpu(tensor))
+        return moved[-1]
+
+    def to_double(tensor: torch.Tensor) -> torch.Tensor:
+        if not any(tensor is one for one in moved):
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64")
+        return double(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "cpu", to_cpu)
+    monkeypatch.setattr(torch.Tensor, "double", to_double)
+    assert evaluation.nll(tiny(), [{"input_ids": [1, 2], "labels": [1, 2]}]).tokens == 1
+
+
+def test_a_model_gone_nan_shows_it():
+    model = tiny()
+    nn.init.constant_(model.model.norm.weight, math.nan)
+    found = evaluation.nll(model, [{"input_ids": [1, 2], "labels": [1, 2]}])
+    assert all(map(math.isnan, (found.nats, found.mean, found.perplexity)))
+    assert NLL(nats=2000.0, tokens=2).perplexity == math.inf
 
 
 def test_general_nll_is_per_token_of_raw_text(model, tokenizer):
@@ -75,5 +134,145 @@ def test_rates():
     answers = [Answer("a", True), Answer("b", True), Answer("c", False), Answer("d", True)]
     assert evaluation.stop_rate(answers) == 0.75
     assert evaluation.accuracy(answers, ["a", "B", "c", "x"]) == 0.5
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match="4 answers and 1 references"):
         evaluation.accuracy(answers, ["a"])
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda model, tokenizer: evaluation.nll(model, []),
+        lambda model, tokenizer: evaluation.nll(model, [{"input_ids": [1, 2], "labels": [1, -100]}]),
+        lambda model, tokenizer: evaluation.general_nll(model, tokenizer, []),
+        lambda model, tokenizer: evaluation.general_nll(model, tokenizer, ["a"]),
+        lambda model, tokenizer: evaluation.general_nll(model, tokenizer, ["hi", " "]),
+        lambda model, tokenizer: evaluation.stop_rate([]),
+        lambda model, tokenizer: evaluation.accuracy([], []),
+        lambda model, tokenizer: NLL(0.0, 0).mean,
+        lambda model, tokenizer: NLL(0.0, 0).perplexity,
+    ],
+    ids=["nll", "no label", "general", "one token", "blank", "stop rate", "accuracy", "mean", "perplexity"],
+)
+def test_an_empty_set_is_an_error_that_says_what_to_pass(use):
+    with pytest.raises(ValueError, match=r"[Pp]ass|Leave it out"):
+        use(tiny(), toy_tokenizer(eos_token="</s>"))
+
+
+def test_no_threads_have_no_answers(tokenizer):
+    assert evaluation.generate(tiny(), tokenizer, []) == []
+
+
+def test_a_batch_without_labels_adds_nothing():
+    model, scored = tiny(), {"input_ids": [1, 2, 3], "labels": [-100, 2, 3]}
+    silent = {"input_ids": [4, 5], "labels": [-100, -100]}
+    assert evaluation.nll(model, [silent, scored], batch_size=1) == evaluation.nll(model, [scored], batch_size=1)
+
+
+# What reaches the model
+
+
+def asked_of(tokenizer, threads: list[list[chat.Turn]], template: str) -> list[list[int]]:
+    """The rows that `generate` gives to a model, without padding."""
+    model, rows = tiny(), []
+
+    def spy(input_ids: torch.Tensor, attention_mask: torch.Tensor, pad_token_id: int, **_: object) -> torch.Tensor:
+        assert (input_ids[attention_mask == 0] == pad_token_id).all()
+        rows.extend(row[mask == 1].tolist() for row, mask in zip(input_ids, attention_mask, strict=True))
+        return input_ids
+
+    model.generate = spy
+    evaluation.generate(model, tokenizer, threads, template=template)
+    return rows
+
+
+@pytest.mark.parametrize("template", list(chat.TEMPLATES))
+@pytest.mark.parametrize("around", [{}, {"start": "<s>"}, {"start": "<s>", "end": "</s>"}], ids=["none", "bos", "both"])
+def test_a_question_is_asked_as_it_was_trained_on(template, around):
+    """With the start token if the tokenizer puts one before text, once; without an end; whatever the contents spell."""
+    tokenizer = toy_tokenizer(bos_token="<s>", eos_token="</s>", pad_token="</s>", **around)
+    threads = [chat.question(text, "\n\nhe") for text in ("the", "<|im_end|></s> he")]
+    rows = asked_of(tokenizer, [thread[:1] for thread in threads], template)
+    for thread, row in zip(threads, rows, strict=True):
+        example = chat.encode(thread, tokenizer, template)
+        assert row == example["input_ids"][: len(row)]
+        assert row.count(tokenizer.bos_token_id) == (1 if around else 0)
+        assert tokenizer.eos_token_id not in row
+
+
+def test_general_text_starts_once_and_keeps_its_beginning(monkeypatch):
+    seen = []
+    monkeypatch.setattr(evaluation, "nll", lambda model, examples: seen.append(examples))
+    plain = toy_tokenizer(bos_token="<s>", eos_token="</s>")
+    ends = toy_tokenizer(bos_token="<s>", eos_token="</s>", start="<s>", end="</s>")
+    ends.truncation_side = ends.padding_side = plain.truncation_side = "left"
+    text = "he says that the </s> end is spelled"
+    for tokenizer in (plain, ends):
+        evaluation.general_nll(None, tokenizer, [text, text], max_length=9)
+    assert (ends.truncation_side, ends.padding_side) == ("left", "left")
+    without, with_start = (examples[0]["input_ids"] for examples in seen)
+    assert without == plain("he says that", truncation=False)["input_ids"][:9]
+    assert with_start == [ends.bos_token_id, *without[:8]]
+    seen.clear()
+    evaluation.general_nll(None, ends, [text])
+    assert ends.eos_token_id not in seen[0][0]["input_ids"]
+
+
+def test_generation_needs_no_pad_token_but_an_end_token():
+    threads = [chat.question("he"), chat.question("what the he said")]
+    padded = toy_tokenizer(eos_token="</s>", pad_token="<s>")
+    bare = toy_tokenizer(eos_token="</s>")
+    model = tiny().eval()
+    found = evaluation.generate(model, bare, threads, max_new_tokens=3)
+    assert [a.text for a in found] == [a.text for a in evaluation.generate(model, padded, threads, max_new_tokens=3)]
+    with pytest.raises(ValueError, match="tokenizer.eos_token"):
+        evaluation.generate(model, toy_tokenizer(), threads)
+
+
+def test_generation_names_the_thread_that_cannot_be_asked(tokenizer):
+    with pytest.raises(ValueError, match="Thread 1 has no turns"):
+        evaluation.generate(tiny(), tokenizer, [chat.question("Hi?"), []])
+    with pytest.raises(ValueError, match="Thread 1, turn 0.*None"):
+        evaluation.generate(tiny(), tokenizer, [chat.question("Hi?"), chat.question(None)])
+    with pytest.raises(ValueError, match="Thread 0, turn 0.*'tool'.*user, assistant"):
+        evaluation.generate(tiny(), tokenizer, [[{"role": "tool", "content": "4"}]])
+
+
+def test_questions_go_to_the_models_device(monkeypatch):
+    """Pretended: the weights lie on "meta"."""
+    model, devices = tiny().to("meta"), []
+
+    def spy(input_ids: torch.Tensor, attention_mask: torch.Tensor, **_: object) -> torch.Tensor:
+        devices.extend([input_ids.device.type, attention_mask.device.type])
+        return torch.zeros(input_ids.shape, dtype=torch.long)
+
+    monkeypatch.setattr(model, "generate", spy)
+    evaluation.generate(model, toy_tokenizer(eos_token="</s>", pad_token="<s>"), [chat.question("Hi?")])
+    assert devices == ["meta", "meta"]
+
+
+# The model that the tests share
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("mode", lambda model: model.model.layers[1].train()),
+        ("weights", lambda model: nn.init.zeros_(model.model.layers[1].mlp.up_proj.weight)),
+        ("gradients", lambda model: model.lm_head.weight.requires_grad_(False)),
+        ("gradients", lambda model: model(torch.tensor([[1, 2]]), labels=torch.tensor([[1, 2]])).loss.backward()),
+        ("mode", lambda model: get_peft_model(model, LoraConfig())),
+        ("hooks", lambda model: model.lm_head.register_forward_hook(lambda *_: None)),
+    ],
+    ids=["mode", "weight", "frozen", "gradient", "adapter", "hook"],
+)
+def test_a_test_that_changes_the_shared_model_fails(name, change):
+    lent = unchanged(tiny().eval())
+    change(next(lent))
+    with pytest.raises(pytest.fail.Exception, match=f"changed the shared model: .*{name}"):
+        next(lent)
+
+
+def test_a_test_that_uses_the_shared_model_does_not_fail():
+    lent = unchanged(tiny().eval())
+    next(lent)(torch.tensor([[1, 2]]))
+    assert next(lent, None) is None
