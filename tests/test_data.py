@@ -14,7 +14,7 @@ from statistics import mean
 
 import pytest
 
-from course_utils import chat, datafiles, datasheet, loading, studies
+from course_utils import chat, datafiles, datasheet, intervals, loading, studies
 from course_utils.trees import SPLITS, split_of
 from tests.conftest import ROOT
 
@@ -307,13 +307,13 @@ def test_datasheet_quotes_the_ranking_study():
     """Every number of its table is computed again from the records."""
     runs, text = studies.table("reply_ranks"), (ROOT / "data" / "README.md").read_text(encoding="utf-8")
     for replies, group in runs.groupby("replies"):
-        nll, nll_half = studies.mean_and_interval(group["answer_nll"])
-        stop, stop_half = studies.mean_and_interval(group["stop_rate"])
+        nll, nll_half = intervals.mean_and_interval(group["answer_nll"])
+        stop, stop_half = intervals.mean_and_interval(group["stop_rate"])
         assert f"| {replies}-ranked replies | {nll:.3f} ± {nll_half:.3f} | {stop:.2f} ± {stop_half:.2f} |" in text
     by_seed = runs.pivot(index="seed", columns="replies")
     gaps = {score: by_seed[score]["worst"] - by_seed[score]["best"] for score in ("answer_nll", "stop_rate")}
-    nll, nll_half = studies.mean_and_interval(gaps["answer_nll"])
-    stop, stop_half = studies.mean_and_interval(gaps["stop_rate"])
+    nll, nll_half = intervals.mean_and_interval(gaps["answer_nll"])
+    stop, stop_half = intervals.mean_and_interval(gaps["stop_rate"])
     assert f"| worst minus best, by seed | {nll:.3f} ± {nll_half:.3f} | {stop:.2f} ± {stop_half:.2f} |" in text
 
 
