@@ -1,13 +1,15 @@
 """How do I see it? Each function returns a figure and prints what it shows in a line or two.
 
 The lines are for those who cannot see the picture (they are its alt text, too), and for the notebook tests, which
-compare text and skip pictures.
+compare text and skip pictures. What a picture would leave out in silence, such as NaN, is an error; of a curve of
+losses the line says it.
 One visual language: direct labels instead of legends where they fit, line styles and markers beside colors (so that a
 grayscale print still reads), and a palette that color-blind readers can tell apart (Okabe and Ito, 2008).
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,23 +51,24 @@ def canvas(title: str, xlabel: str, ylabel: str, width: float = 6.4, height: flo
     return figure, axes
 
 
-def loss_curves(title: str = "Training loss", **runs: Sequence[float]) -> Picture:
-    """Loss against step, one line per run, labeled at its end. Losses in nats per supervised token."""
+def loss_curves(title: str, runs: Mapping[str, Sequence[float]]) -> Picture:
+    """Loss against step, one line per run, labeled at its end. Losses in nats per supervised token.
+
+    Raises:
+        ValueError: no runs, a run without losses, or more than 36 runs.
+    """
+    _some(title, runs)
     figure, axes = canvas(title, "step", "loss (nats per token)")
-    ends = _spread([float(np.mean(losses[-3:])) for losses in runs.values()], runs)
+    finite = {name: _finite(f"{title}, {name}", losses) for name, losses in runs.items()}
+    ends = _spread([float(losses[-3:].mean()) for losses in finite.values()], finite)
     for index, ((name, losses), end) in enumerate(zip(runs.items(), ends, strict=True)):
-        axes.plot(range(1, len(losses) + 1), losses, color=COLORS[index], linestyle=STYLES[index], linewidth=2)
-        axes.annotate(
-            _name(name),
-            (len(losses), end),
-            xytext=(6, 0),
-            textcoords="offset points",
-            color=COLORS[index],
-            fontsize=FONT,
-        )
+        look = _look(index, len(losses), marked=False)
+        axes.plot(range(1, len(losses) + 1), losses, **look)
+        beside = {"textcoords": "offset points", "color": look["color"], "fontsize": FONT}
+        axes.annotate(name, (len(losses), end), xytext=(6, 0), **beside)
         axes.margins(x=0.02)
     axes.set_ylim(bottom=0)
-    return figure.described(*(_trend(_name(name), losses) for name, losses in runs.items()))
+    return figure.described(*(_trend(name, losses) for name, losses in runs.items()))
 
 
 def curves(
@@ -84,29 +87,41 @@ def curves(
 
     Columns `<x>_half` and `<y>_half`, where there are any, are half-widths of intervals; column `label` is written
     beside the points, on alternate sides. `log` names the logarithmic axes: "", "x", "y" or "xy".
+
+    Raises:
+        ValueError: no frames or points, more than 36 frames, or a value that the picture cannot show.
     """
+    _some(title, frames)
     figure, axes = canvas(title, xlabel, ylabel, height=4.2)
     axes.set_xscale("log" if "x" in log else "linear")
     axes.set_yscale("log" if "y" in log else "linear")
     for index, (name, frame) in enumerate(frames.items()):
-        color = COLORS[index]
-        look = {"color": color, "linestyle": STYLES[index], "linewidth": 2, "capsize": 4, "elinewidth": 1}
-        marker = MARKERS[index] if len(frame) <= 20 else ""
-        halves = {"xerr": frame.get(f"{x}_half"), "yerr": frame.get(f"{y}_half")}
-        axes.errorbar(frame[x], frame[y], marker=marker, markersize=7, **halves, **look)
+        halves = {}
+        for axis, column in (("x", x), ("y", y)):
+            _numbers(f"{title}, {name}, {column}", frame[column], log=axis in log)
+            if (half := f"{column}_half") in frame:
+                halves[f"{axis}err"] = _numbers(f"{title}, {name}, {half}", frame[half])
+        look = _look(index, len(frame), marked=len(frame) <= 20)
+        axes.errorbar(frame[x], frame[y], **halves, **look, capsize=4, elinewidth=1)
         texts = [] if label is None else [f"{value:g}" for value in frame[label]]
         texts = [*texts[:-1], ", ".join([name, *texts[-1:]])]
         left = label is not None and index % 2 == 0
-        beside = {"textcoords": "offset points", "color": color, "fontsize": FONT, "ha": "right" if left else "left"}
+        beside = {"textcoords": "offset points", "color": look["color"], "fontsize": FONT}
         for text, point in zip(texts, frame[[x, y]].iloc[-len(texts) :].to_numpy(), strict=True):
-            axes.annotate(text, point, xytext=(-9, -14) if left else (9, 3 if label else -4), **beside)
+            offset = {"xytext": (-9, -14), "ha": "right"} if left else {"xytext": (9, 3 if label else -4), "ha": "left"}
+            axes.annotate(text, point, **offset, **beside)
     axes.margins(x=0.14)
     axes.set_xlim(xlim)
     return figure.described(*(_extent(name, frame.reset_index(), x, y) for name, frame in frames.items()))
 
 
 def heat_map(title: str, xlabel: str, ylabel: str, matrix: np.ndarray) -> Picture:
-    """A matrix of shares between 0 (white) and 1 (black); rows and columns count from 1."""
+    """A matrix of shares between 0 (white) and 1 (black); rows and columns count from 1.
+
+    Raises:
+        ValueError: the matrix is empty, or a share is not finite.
+    """
+    _numbers(title, matrix)
     figure, axes = canvas(title, xlabel, ylabel, height=2.8)
     rows, columns = matrix.shape
     image = axes.imshow(
@@ -118,7 +133,14 @@ def heat_map(title: str, xlabel: str, ylabel: str, matrix: np.ndarray) -> Pictur
 
 
 def bars(title: str, xlabel: str, values: Mapping[str, float], unit: str = "", log: bool = False) -> Picture:
-    """Horizontal bars, each labeled with its value; the first entry on top."""
+    """Horizontal bars, each labeled with its value; the first entry on top.
+
+    Raises:
+        ValueError: no values, or one that the picture cannot show.
+    """
+    _some(title, values)
+    for name, value in values.items():
+        _numbers(f"{title}, {name}", value, log)
     figure, axes = canvas(title, xlabel, "", height=0.8 + 0.45 * len(values))
     names = list(values)[::-1]
     numbers = [values[name] for name in names]
@@ -130,32 +152,78 @@ def bars(title: str, xlabel: str, values: Mapping[str, float], unit: str = "", l
 
 
 def histogram(title: str, xlabel: str, values: Sequence[float], marks: Sequence[float] = ()) -> Picture:
-    """How often values occur, with vertical marks at `marks`."""
+    """How often values occur, with vertical marks at `marks`. No value, or one that is not finite: ValueError."""
+    _numbers(title, values)
     figure, axes = canvas(title, xlabel, "share of values")
     axes.hist(values, bins=80, weights=np.full(len(values), 1 / len(values)), color=COLORS[5])
     for mark in marks:
+        _numbers(f"{title}, marks", mark)
         axes.axvline(mark, color=COLORS[1], linewidth=1.5, linestyle="--")
     return figure.described(f"Histogram of {len(values)} values, with {len(marks)} marks.")
 
 
-def matrices(title: str, **shown: np.ndarray) -> Picture:
-    """Small matrices side by side as shaded squares, on one common scale centered at zero."""
+def matrices(title: str, shown: Mapping[str, np.ndarray]) -> Picture:
+    """Small matrices side by side as shaded squares, on one scale centered at zero. No entry, or NaN: ValueError."""
+    _some(title, shown)
+    limit = max(float(np.abs(_numbers(f"{title}, {name}", matrix)).max()) for name, matrix in shown.items())
     figure = Picture(figsize=(2.2 * len(shown) + 0.6, 2.9), dpi=90, layout="constrained")
     figure.suptitle(title, fontsize=FONT + 1, x=0.01, ha="left")
-    limit = max(float(np.abs(matrix).max()) for matrix in shown.values())
     for axes, (name, matrix) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
         image = axes.imshow(matrix, cmap="PuOr", vmin=-limit, vmax=limit)
-        axes.set_title(_name(name), fontsize=FONT)
+        axes.set_title(name, fontsize=FONT)
         axes.set_xticks([])
         axes.set_yticks([])
     figure.colorbar(image, ax=figure.axes, shrink=0.7)
-    return figure.described(f"{len(shown)} matrices on one scale: {', '.join(_name(name) for name in shown)}.")
+    return figure.described(f"{len(shown)} matrices on one scale: {', '.join(shown)}.")
+
+
+def _look(index: int, points: int, marked: bool) -> dict[str, Any]:
+    """How the line of a series looks: no two of 36 have the same line style and marker, so that gray tells them apart.
+
+    The first six have styles of their own and markers if `marked`; the others need their markers.
+    """
+    turn, place = divmod(index, len(STYLES))
+    if turn >= len(MARKERS):
+        raise ValueError(f"A picture can show at most {len(STYLES) * len(MARKERS)} lines; draw fewer.")
+    marker = MARKERS[(place + turn) % len(MARKERS)] if marked or turn else ""
+    seldom = {"markersize": 7, "markevery": 1 + points // 21}  # twenty markers at most
+    return {"color": COLORS[place], "linestyle": STYLES[place], "linewidth": 2, "marker": marker, **seldom}
+
+
+def _some(what: str, things: Sized) -> None:
+    if not len(things):
+        raise ValueError(f"{what}: there is nothing to plot; check what was passed.")
+
+
+def _numbers(what: str, values: Any, log: bool = False) -> np.ndarray:
+    """The values, all of them such that a picture shows them."""
+    numbers = np.asarray(values, dtype=float).ravel()
+    _some(what, numbers)
+    wrong = ~np.isfinite(numbers) | (log & (numbers <= 0))
+    if wrong.any():
+        place = int(wrong.argmax())
+        raise ValueError(
+            f"{what}: value {place + 1} of {len(numbers)} is {numbers[place]:g}, which "
+            f"{'a logarithmic axis' if log else 'a picture'} cannot show; leave it out, or find out where it came from."
+        )
+    return numbers
+
+
+def _finite(what: str, losses: Sequence[float]) -> np.ndarray:
+    """The losses that a curve can show; a zero if there is none."""
+    _some(what, losses)
+    finite = np.isfinite(losses)
+    return np.asarray(losses)[finite] if finite.any() else np.zeros(1)
 
 
 def _trend(name: str, losses: Sequence[float]) -> str:
-    third = max(1, len(losses) // 3)
+    steps = len(losses)
+    lost = np.flatnonzero(~np.isfinite(losses))
+    if len(lost):
+        return f"Loss of {name} over {steps} steps; {len(lost)} of them not finite, the first at step {lost[0] + 1}."
+    third = max(1, steps // 3)
     fell = np.mean(losses[-third:]) < np.mean(losses[:third])
-    return f"Loss of {name} over {len(losses)} steps; the last third lies below the first third: {fell}."
+    return f"Loss of {name} over {steps} steps; the last third lies below the first third: {fell}."
 
 
 def _extent(name: str, frame: pd.DataFrame, x: str, y: str) -> str:
@@ -164,15 +232,11 @@ def _extent(name: str, frame: pd.DataFrame, x: str, y: str) -> str:
     return f"{name}: {len(frame)} points, lowest {y} {lowest}, highest {highest}."
 
 
-def _name(identifier: str) -> str:
-    return identifier.replace("_", " ")
-
-
 def _short(number: float) -> str:
     return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 
-def _spread(ends: list[float], runs: Mapping[str, Sequence[float]]) -> list[float]:
+def _spread(ends: list[float], runs: Mapping[str, np.ndarray]) -> list[float]:
     """Label heights moved apart by at least 7 % of the range, so that labels do not overlap."""
     gap = 0.07 * max(max(losses) for losses in runs.values())
     placed: dict[int, float] = {}

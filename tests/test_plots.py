@@ -3,10 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 from course_utils import plots
 
+NAN, INF = float("nan"), float("inf")
 POINTS = pd.DataFrame({"lr": [1e-4, 1e-3], "gain": [0.25, 0.5], "gain_half": [0.1, 0.05]})
 
 
@@ -14,12 +18,15 @@ POINTS = pd.DataFrame({"lr": [1e-4, 1e-3], "gain": [0.25, 0.5], "gain_half": [0.
     ("make", "words"),
     [
         (
-            lambda: plots.loss_curves("t", LoRA=[3, 2, 1], full=[1, 2, 3]),
+            lambda: plots.loss_curves("t", {"LoRA": [3, 2, 1], "full": [1, 2, 3]}),
             "Loss of LoRA over 3 steps; the last third lies",
         ),
         (lambda: plots.bars("t", "MB", {"a": 1.0, "b": 2000.0}), "Bar chart of 2 values; the largest is b."),
         (lambda: plots.histogram("t", "x", np.arange(10.0), [1, 2]), "Histogram of 10 values, with 2 marks."),
-        (lambda: plots.matrices("t", one=np.eye(3), rank_1=np.ones((2, 2))), "2 matrices on one scale: one, rank 1."),
+        (
+            lambda: plots.matrices("t", {"one": np.eye(3), "rank 1": np.ones((2, 2))}),
+            "2 matrices on one scale: one, rank 1.",
+        ),
         (
             lambda: plots.curves("t", {"a": POINTS}, "lr", "gain", xlabel="x", ylabel="y", log="x", label="lr"),
             "a: 2 points, lowest gain 0.25 at lr 0.0001, highest 0.5 at lr 0.001.",
@@ -39,21 +46,103 @@ def test_pictures_describe_themselves(make, words, capsys):
 
 
 def test_loss_curves_say_whether_the_loss_fell(capsys):
-    plots.loss_curves("t", down=[3, 2, 1], up=[1, 2, 3])
+    plots.loss_curves("t", {"down": [3, 2, 1], "up": [1, 2, 3]})
     first, second = capsys.readouterr().out.splitlines()
     assert first.endswith("True.")
     assert second.endswith("False.")
 
 
+@pytest.mark.parametrize("losses", [[INF, 2, 1], [3, 2, NAN], [NAN] * 3, [3, -INF, 1]])
+def test_loss_curves_say_what_they_cannot_show(losses, capsys):
+    """And no word on whether the loss fell: infinity in the first third would make that true."""
+    axes = plots.loss_curves("t", {"a": losses}).axes[0]
+    bad = np.flatnonzero(~np.isfinite(losses))
+    expected = f"Loss of a over 3 steps; {len(bad)} of them not finite, the first at step {bad[0] + 1}."
+    assert capsys.readouterr().out.strip() == expected
+    assert np.isfinite(axes.texts[0].xy).all(), "the label is in the picture"
+
+
 def test_curves_hold_the_data_and_differ_without_color():
-    axes = plots.loss_curves("t", a=[3, 2, 1], b=[2, 2, 2]).axes[0]
+    axes = plots.loss_curves("t", {"a": [3, 2, 1], "b": [2, 2, 2]}).axes[0]
     assert [line.get_ydata().tolist() for line in axes.lines] == [[3, 2, 1], [2, 2, 2]]
     assert len({line.get_linestyle() for line in axes.lines}) == 2
     assert axes.get_ylim()[0] == 0
 
 
+def curves(frames, **options):
+    return plots.curves("t", frames, "lr", "gain", xlabel="x", ylabel="y", **options)
+
+
+def in_gray(line: Line2D) -> bytes:
+    """A line of the same style and markers, drawn in black."""
+    figure = Figure(figsize=(1, 0.2))
+    drawn = Line2D([0, 0.5, 1], [0.5, 0.5, 0.5])
+    drawn.update_from(line)
+    drawn.set(transform=figure.transFigure, clip_on=False, markevery=1)
+    drawn.set(color="black", markerfacecolor="black", markeredgecolor="black")
+    figure.add_artist(drawn)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return bytes(canvas.buffer_rgba())
+
+
+@pytest.mark.parametrize("points", [2, 60])
+@pytest.mark.parametrize("kind", ["curves", "loss_curves"])
+def test_many_series_differ_without_color(kind, points):
+    """Even one that has the name of a parameter."""
+    names = ["title", "runs", *range(34)]
+    if kind == "curves":
+        frame = pd.DataFrame({"lr": range(points), "gain": range(points)})
+        lines = [drawn.lines[0] for drawn in curves({str(name): frame for name in names}).axes[0].containers]
+    else:
+        lines = plots.loss_curves("t", {str(name): range(points) for name in names}).axes[0].lines
+    assert len({in_gray(line) for line in lines}) == len(lines) == 36
+    assert all(points / line.get_markevery() >= 2 for line in lines), "markers are there to be seen"
+
+
+def test_more_series_than_can_be_told_apart_are_refused():
+    with pytest.raises(ValueError, match="at most 36 lines"):
+        plots.loss_curves("t", {str(name): [1] for name in range(37)})
+
+
+def gains(*values):
+    return {"a": POINTS, "b": pd.DataFrame({"lr": np.arange(len(values)) + 1.0, "gain": values})}
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: plots.loss_curves("t", {}), "t: there is nothing to plot"),
+        (lambda: plots.loss_curves("t", {"a": [1], "b": []}), "t, b: there is nothing to plot"),
+        (lambda: curves({}), "t: there is nothing to plot"),
+        (lambda: curves(gains()), "t, b, lr: there is nothing to plot"),
+        (lambda: curves(gains(1, NAN, 3)), "t, b, gain: value 2 of 3 is nan"),
+        (lambda: curves({"a": POINTS.assign(gain_half=[0.1, NAN])}), "t, a, gain_half: value 2 of 2 is nan"),
+        (lambda: curves(gains(1, 0, 3), log="y"), "t, b, gain: value 2 of 3 is 0, .*logarithmic"),
+        (lambda: plots.bars("t", "MB", {}), "t: there is nothing to plot"),
+        (lambda: plots.bars("t", "MB", {"a": 1, "b": NAN, "c": 2}), "t, b: value 1 of 1 is nan"),
+        (lambda: plots.bars("t", "MB", {"a": 1, "b": -2}, log=True), "t, b: value 1 of 1 is -2, .*logarithmic"),
+        (lambda: plots.histogram("t", "x", []), "t: there is nothing to plot"),
+        (lambda: plots.histogram("t", "x", [1, INF]), "t: value 2 of 2 is inf"),
+        (lambda: plots.histogram("t", "x", [1, 2], [NAN]), "t, marks: value 1 of 1 is nan"),
+        (lambda: plots.matrices("t", {}), "t: there is nothing to plot"),
+        (lambda: plots.matrices("t", {"a": np.eye(2), "b": np.full((2, 2), INF)}), "t, b: value 1 of 4 is inf"),
+        (lambda: plots.heat_map("t", "x", "y", np.zeros((0, 3))), "t: there is nothing to plot"),
+        (lambda: plots.heat_map("t", "x", "y", np.array([[0.1, NAN]])), "t: value 2 of 2 is nan"),
+    ],
+)
+def test_what_a_picture_would_leave_out_in_silence_is_refused(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_zero_on_a_linear_axis_is_shown():
+    assert plots.bars("t", "MB", {"a": 0, "b": -2})
+    assert plots.histogram("t", "x", [1, 2])
+
+
 def test_labels_of_close_curves_do_not_overlap():
-    axes = plots.loss_curves("t", a=[3, 1.00], b=[3, 1.01], c=[3, 1.02]).axes[0]
+    axes = plots.loss_curves("t", {"a": [3, 1.00], "b": [3, 1.01], "c": [3, 1.02]}).axes[0]
     heights = sorted(text.xy[1] for text in axes.texts)
     assert min(np.diff(heights)) >= 0.2
 
@@ -71,10 +160,10 @@ def test_curves_show_points_intervals_and_labels():
 @pytest.mark.parametrize(
     "picture",
     [
-        plots.loss_curves("t", a=[3, 2, 1]),
+        plots.loss_curves("t", {"a": [3, 2, 1]}),
         plots.bars("t", "MB", {"a": 1.0}),
         plots.heat_map("t", "x", "y", np.eye(2)),
-        plots.matrices("t", one=np.eye(3)),
+        plots.matrices("t", {"one": np.eye(3)}),
         plots.curves("t", {"a": POINTS}, "lr", "gain", xlabel="x", ylabel="y", label="lr"),
     ],
     ids=["loss_curves", "bars", "heat_map", "matrices", "curves"],
