@@ -1,16 +1,15 @@
 """Did the claim hold? A notebook records a verdict on each statement it measured; the ledger shows them all.
 
 The statements, with their sources, are in `data/claims.jsonl`. `python -m course_utils.claims` writes the table of the
-README from the executed notebooks; `make course` stores the same rows in `build/claims.json`.
+README from the executed notebooks.
 """
 
 import argparse
 import html
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +71,7 @@ class Ledger:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th style='text-align:left'>{name}</th>" for name in Claim.__dataclass_fields__)
+        head = "".join(f"<th style='text-align:left'>{field.name}</th>" for field in fields(Claim))
         rows = (
             "".join(f"<td style='text-align:left'>{html.escape(value)}</td>" for value in asdict(claim).values())
             for claim in self.claims
@@ -100,12 +99,6 @@ def collect(notebooks: Iterable[Path]) -> list[Claim]:
             for output in cell.get("outputs", []):
                 found += [Claim(**row) for row in output.get("data", {}).get(LEDGER_TYPE, [])]
     return found
-
-
-def store(claims: Iterable[Claim], path: Path) -> None:
-    """Write claims as JSON, one a line."""
-    lines = ",\n".join(json.dumps(asdict(claim), ensure_ascii=False) for claim in claims)
-    write_whole(path, f"[\n{lines}\n]\n")
 
 
 def markdown(claims: Iterable[Claim]) -> str:

@@ -1,7 +1,5 @@
 """The ledger records, renders, survives in the notebook, and is what the README shows."""
 
-import json
-
 import nbformat
 import pytest
 from nbformat import v4
@@ -67,8 +65,6 @@ def test_collect_reads_what_a_notebook_displayed(fresh, tmp_path):
     cell.outputs = [v4.new_output("execute_result", data=ledger._repr_mimebundle_(), execution_count=1)]
     nbformat.write(v4.new_notebook(cells=[v4.new_markdown_cell("# x"), cell]), tmp_path / "a.ipynb")
     assert claims.collect([tmp_path / "a.ipynb"]) == ledger.claims
-    claims.store(ledger.claims, tmp_path / "build" / "claims.json")
-    assert [Claim(**row) for row in json.loads((tmp_path / "build" / "claims.json").read_text())] == ledger.claims
 
 
 def test_readme_table_is_put_between_the_marks(fresh, tmp_path):
