@@ -10,7 +10,7 @@ help:  ## list these commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
 
 $(INSTALLED): requirements.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "The course needs Python 3.11 or newer; set PYTHON=...")'
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14) and "The pinned packages are made for Python 3.11 to 3.14: name one, make PYTHON=...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check "$$(grep ^torch== requirements.txt)"
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
@@ -26,7 +26,7 @@ course: model  ## run the four notebooks; executed copies and HTML go to build/c
 	@$(BIN)/python -m course_utils.course
 
 lab: model  ## open the notebooks in JupyterLab
-	$(BIN)/python -m jupyterlab --notebook-dir notebooks
+	$(BIN)/python -m jupyterlab --ServerApp.kernel_spec_manager_class=course_utils.course.ThisPython --notebook-dir notebooks
 
 test: model  ## run all tests, the notebooks among them
 	$(BIN)/python -m pytest

@@ -18,12 +18,15 @@ from pathlib import Path
 
 import nbformat
 import psutil
+from ipykernel.kernelspec import RESOURCES, get_kernel_dict
+from jupyter_client.kernelspec import NATIVE_KERNEL_NAME, KernelSpec, KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 from rich.console import Console
 
-from course_utils import claims
+from course_utils import claims, console
 from course_utils.datafiles import write_whole
 from course_utils.model_cache import default_model_dir
 
@@ -50,23 +53,32 @@ class Run:
         return f"{self.seconds // 60:.0f} min {self.seconds % 60:02.0f} s, peak memory {self.peak / 1e9:.1f} GB"
 
 
+class ThisPython(KernelSpecManager):
+    """The kernel `python3` is the Python that runs this, whatever kernel of that name a user has installed."""
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        if kernel_name == NATIVE_KERNEL_NAME:
+            return KernelSpec(resource_dir=RESOURCES, **get_kernel_dict())
+        return super().get_kernel_spec(kernel_name)
+
+
 def execute(path: Path) -> tuple[nbformat.NotebookNode, Run]:
-    """Run a notebook from top to bottom in a fresh kernel, in the folder it lies in.
+    """Run a notebook from top to bottom in a fresh kernel of this Python, in the folder it lies in.
 
     Raises:
         CellExecutionError: a cell failed; its message shows the cell and the error.
     """
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
-    client = NotebookClient(
-        notebook, timeout=CELL_TIMEOUT, record_timing=False, resources={"metadata": {"path": path.parent}}
-    )
+    kernel = AsyncKernelManager(kernel_spec_manager=ThisPython())
+    place = {"metadata": {"path": path.parent}}
+    client = NotebookClient(notebook, km=kernel, timeout=CELL_TIMEOUT, record_timing=False, resources=place)
     start, peak, stop = time.perf_counter(), [0], threading.Event()
 
     def watch() -> None:
         while not stop.wait(0.05):
             try:
-                pid = client.km.provisioner.pid if client.km and client.km.provisioner else None
+                pid = kernel.provisioner.pid if kernel.provisioner else None
                 if pid:
                     peak[0] = max(peak[0], psutil.Process(pid).memory_info().rss)
             except psutil.Error:
@@ -75,7 +87,8 @@ def execute(path: Path) -> tuple[nbformat.NotebookNode, Run]:
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
-        client.execute(stderr=subprocess.DEVNULL)  # the kernel's own log lines; a cell's stderr is in its outputs
+        # the kernel's own log lines are not shown; a cell's stderr is in its outputs
+        client.execute(cleanup_kc=True, stderr=subprocess.DEVNULL)
     finally:
         stop.set()
         watcher.join()
@@ -156,22 +169,23 @@ def main() -> None:
     parser.add_argument("notebooks", nargs="*", type=Path, help="notebooks to run; all four by default")
     parser.add_argument("--in-place", action="store_true", help="also replace the notebooks by their executed copies")
     options = parser.parse_args()
+    console.accept_all()
     os.environ.setdefault("COURSE_PROFILE", "cpu")
     default_model_dir()  # fetched here, where its progress shows
     target = ROOT / "build" / "course"
     target.mkdir(parents=True, exist_ok=True)
     paths = [path.resolve() for path in options.notebooks] or NOTEBOOKS
     names, runs = [path.stem for path in NOTEBOOKS], []
-    console = Console(highlight=False)
+    screen = Console(highlight=False)
     for path in paths:
-        with console.status(f"{path.name} ..."):
+        with screen.status(f"{path.name} ..."):
             try:
                 notebook, run = execute(path)
             except CellExecutionError as error:
                 sys.exit(f"{path.name} failed:\n{error}")
         state_cost(notebook, run)
         over = " (over the budget of 4 min and 4 GB)" if run.seconds > SECONDS or run.peak > BYTES else ""
-        console.print(f"{path.name:24} {run.cost}{over}")
+        screen.print(f"{path.name:24} {run.cost}{over}")
         text = nbformat.writes(notebook) + "\n"
         write_whole(target / path.name, text)
         write_whole(target / f"{path.stem}.html", page(notebook, names, path.stem))
@@ -180,13 +194,11 @@ def main() -> None:
             for name, picture in readme_pictures(notebook).items():
                 write_whole(path.parent / name, picture)
         runs.append(run)
-    executed = [target / path.name for path in NOTEBOOKS if (target / path.name).is_file()]
-    claims.store(claims.collect(executed), ROOT / "build" / "claims.json")
     if options.in_place:
         claims.write_readme(NOTEBOOKS)
     if not options.notebooks:
         write_whole(target / "index.html", index_page(runs))
-        console.print(f"{'all':24} {sum(run.seconds for run in runs) / 60:.1f} min; open {target / 'index.html'}")
+        screen.print(f"{'all':24} {sum(run.seconds for run in runs) / 60:.1f} min; open {target / 'index.html'}")
 
 
 if __name__ == "__main__":

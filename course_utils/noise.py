@@ -7,6 +7,8 @@ FUTURE_WARNINGS = (
     # transformers warns about its own attribute, which PEFT and TRL read
     "`is_gradient_checkpointing` is deprecated",
     "`gradient_checkpointing` is deprecated",
+    # transformers about the name by which PEFT passes it the vectors of prefix tuning
+    "`?past_key_values`? is deprecated",
 )
 LOGGERS = (
     # an optional CPU kernel that the course does without (see loading.make_safe_to_train)

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from importlib.metadata import version
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ import nbformat
 import pytest
 from packaging.requirements import Requirement
 
-from course_utils import bootstrap, course
+from course_utils import bootstrap, course, noise
 from tests.conftest import ROOT
 
 
@@ -28,6 +29,21 @@ def test_first_import_of_the_libraries_is_quiet():
     assert (done.stdout, done.stderr) == ("", "")
 
 
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("`past_key_values` is deprecated and will be removed in version 5.40.0 for `LlamaForCausalLM.forward`.", 0),
+        ("`past_key_values` is ignored", 1),
+    ],
+)
+def test_known_noise_is_silent_and_everything_else_is_not(message, shown):
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        noise.quiet()
+        warnings.warn(message, FutureWarning, stacklevel=1)
+    assert len(seen) == shown
+
+
 def test_missing_and_too_old_are_found():
     wanted = [Requirement(r) for r in ("torch>=2.0", "numpy>=99", "no-such-package>=1", "numpy; python_version<'3'")]
     assert [str(r) for r in bootstrap.missing(wanted)] == ["numpy>=99", "no-such-package>=1"]
@@ -37,7 +53,7 @@ def test_installs_only_what_is_missing_with_torch_and_numpy_held_fixed(monkeypat
     calls = []
 
     def run(command, **options):
-        with open(command[command.index("--constraint") + 1]) as file:
+        with open(command[command.index("--constraint") + 1], encoding="utf-8") as file:
             calls.append((command, file.read()))
         return SimpleNamespace(returncode=0)
 
@@ -180,7 +196,7 @@ def without_course(tmp_path) -> dict[str, str]:
     """An environment in which the installed course cannot be imported, but everything else can."""
     hook = "import sys\nsys.path[:] = [p for p in sys.path if p != {!r}]\n"
     (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(hook.format(str(ROOT)))
+    (tmp_path / "site" / "sitecustomize.py").write_text(hook.format(str(ROOT)), encoding="utf-8")
     return {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "PYTHONDONTWRITEBYTECODE": "1"}
 
 

@@ -1,9 +1,18 @@
 """The runner: executes, measures, tidies, links, and never leaves half a file."""
 
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+
 import nbformat
 import pytest
+from jupyter_client.kernelspec import KernelSpecManager
 from nbclient.exceptions import CellExecutionError
 from nbformat import v4
+from traitlets.utils.importstring import import_item
 
 from course_utils import course
 
@@ -37,6 +46,64 @@ def test_executes_and_measures(made):
 def test_memory_of_the_kernel_is_seen(made):
     _, run = course.execute(made("import time; x = bytearray(400_000_000); time.sleep(0.5)"))
     assert run.peak > 400e6
+
+
+@pytest.fixture
+def broken_kernel(tmp_path, monkeypatch):
+    """A kernel named `python3` that a user has installed, of an interpreter that fails."""
+    folder = tmp_path / "jupyter" / "kernels" / "python3"
+    folder.mkdir(parents=True)
+    spec = {"argv": ["false", "{connection_file}"], "display_name": "another Python", "language": "python"}
+    (folder / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    assert KernelSpecManager().get_kernel_spec("python3").argv[0] == "false"
+
+
+@pytest.mark.usefixtures("broken_kernel")
+def test_the_kernel_is_the_python_that_runs_this(made):
+    notebook, _ = course.execute(made("import sys; print(sys.executable)"))
+    assert notebook.cells[1].outputs[0].text.strip() == sys.executable
+
+
+@pytest.mark.usefixtures("broken_kernel")
+def test_make_lab_starts_the_python_that_runs_it():
+    makefile = (course.ROOT / "Makefile").read_text(encoding="utf-8")
+    (manager,) = re.findall(r"jupyterlab .*--ServerApp\.kernel_spec_manager_class=(\S+)", makefile)
+    assert import_item(manager)().get_kernel_spec("python3").argv[0] == sys.executable
+
+
+@pytest.mark.usefixtures("broken_kernel")
+def test_the_kernels_of_pytest_are_the_python_that_runs_it(made):
+    """nbval has its own way: `--nbval-current-env`, among the options in pyproject.toml."""
+    command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "-p", "no:cacheprovider"]
+    path = made("import sys; assert sys.executable == " + repr(sys.executable))
+    done = subprocess.run([*command, "-c", os.devnull, path], cwd=path.parent, capture_output=True, text=True)
+    assert "1 passed" in done.stdout
+
+
+def test_kernels_of_other_names_stay_as_they_are(tmp_path, monkeypatch):
+    folder = tmp_path / "kernels" / "other"
+    folder.mkdir(parents=True)
+    (folder / "kernel.json").write_text('{"argv": ["R"], "display_name": "R", "language": "R"}', encoding="utf-8")
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    assert course.ThisPython().get_kernel_spec("other").argv == ["R"]
+
+
+def test_a_run_leaves_pages_and_notebooks_and_prints_on_any_console(made, tmp_path, monkeypatch):
+    """The course runs in a folder whose name cp1252 lacks; the console is a Windows file in that encoding."""
+    root = tmp_path / "Ωmega"
+    root.mkdir()
+    path = made("1").rename(root / "made.ipynb")
+    monkeypatch.setattr(course, "ROOT", root)
+    monkeypatch.setattr(course, "NOTEBOOKS", [path])
+    monkeypatch.setattr(course, "default_model_dir", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["course"])
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="cp1252"))
+    course.main()
+    sys.stdout.seek(0)
+    assert "?mega" in "".join(sys.stdout.read().splitlines())
+    written = {file.relative_to(root / "build").as_posix() for file in (root / "build").rglob("*.*")}
+    assert written == {"course/made.ipynb", "course/made.html", "course/index.html"}
 
 
 def test_progress_bars_become_their_last_line(made):
