@@ -165,11 +165,11 @@ def index_page(runs: list[Run]) -> str:
 
 
 def main() -> None:
+    console.accept_all()
     parser = argparse.ArgumentParser(prog="python -m course_utils.course", description="Run the course.")
     parser.add_argument("notebooks", nargs="*", type=Path, help="notebooks to run; all four by default")
     parser.add_argument("--in-place", action="store_true", help="also replace the notebooks by their executed copies")
     options = parser.parse_args()
-    console.accept_all()
     os.environ.setdefault("COURSE_PROFILE", "cpu")
     default_model_dir()  # fetched here, where its progress shows
     target = ROOT / "build" / "course"
