@@ -373,7 +373,8 @@ FAULTS = [
         "truncation keeps the end",
         "course_utils/chat.py",
         "    ids, labels = (start + ids)[:max_length], ([IGNORE] * len(start) + labels)[:max_length]\n",
-        "    ids, labels = start + ids, [IGNORE] * len(start) + labels\n    ids, labels = ids[-(max_length or 0) :], labels[-(max_length or 0) :]\n",
+        "    ids, labels = start + ids, [IGNORE] * len(start) + labels\n"
+        "    ids, labels = ids[-(max_length or 0) :], labels[-(max_length or 0) :]\n",
         "tests/test_chat.py::test_truncation_keeps_the_beginning_and_leaves_the_tokenizer_alone",
     ),
     Fault(
