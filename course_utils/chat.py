@@ -149,11 +149,7 @@ def encode_all(
 
 
 def end_id(tokenizer: PreTrainedTokenizerBase, template: str = "guanaco") -> int:
-    """Id of the token that ends an answer.
-
-    Raises:
-        ValueError: the tokenizer has no such token.
-    """
+    """Id of the token that ends an answer; a ValueError where the tokenizer has none."""
     end = _template(template).end or tokenizer.eos_token
     if end is None:
         raise ValueError(
