@@ -142,7 +142,8 @@ def encode_all(
     reasons = {"without an answer": unanswered, f"longer than {max_length} tokens": len(encoded) - len(kept)}
     left_out = ", ".join(f"{number} {reason}" for reason, number in reasons.items() if number)
     if not kept:
-        raise ValueError(f"No thread is left of {count}: {left_out}. Pass answered threads, or raise max_length.")
+        why = f" ({left_out})" if left_out else ""
+        raise ValueError(f"No thread is left of {count}{why}: pass answered threads, or raise max_length.")
     if left_out:
         print(f"{count - len(kept)} of {count} threads are left out: {left_out}.", file=sys.stderr)
     return kept
