@@ -12,6 +12,8 @@ import psutil
 import torch
 from torch import nn
 
+from course_utils import machine
+
 MB = 1e6
 
 
@@ -32,16 +34,22 @@ class Peak:
 def measure(interval: float = 0.005) -> Iterator[Peak]:
     """Measure the peak memory of a block: `with measure() as peak: ...`, then `peak.added`, in bytes.
 
-    On a GPU this is what torch allocated there (exact); else the resident memory of this process, sampled every
-    `interval` seconds (an estimate from below, and other threads count too).
+    With CUDA this is what torch allocated (exact), added up over all GPUs that this process sees; their peaks may lie
+    at different moments, so the sum is a bound from above. Elsewhere it is the resident memory of this process, sampled
+    every `interval` seconds (an estimate from below, and other threads count too). That holds for "mps" as well: torch
+    keeps no peak there, and what Metal allocates may be missing. The peak is set when the block raises, too.
     """
     gc.collect()
     peak = Peak()
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        peak.before = torch.cuda.memory_allocated()
-        yield peak
-        peak.peak = torch.cuda.max_memory_allocated()
+    if machine.device() == "cuda":
+        gpus = range(torch.cuda.device_count())
+        for gpu in gpus:
+            torch.cuda.reset_peak_memory_stats(gpu)
+        peak.before = peak.peak = sum(map(torch.cuda.memory_allocated, gpus))
+        try:
+            yield peak
+        finally:
+            peak.peak = sum(map(torch.cuda.max_memory_allocated, gpus))
         return
     process, stop = psutil.Process(os.getpid()), threading.Event()
     peak.before = peak.peak = process.memory_info().rss
@@ -61,13 +69,17 @@ def measure(interval: float = 0.005) -> Iterator[Peak]:
 
 
 def tensor_bytes(tensors: Iterable[torch.Tensor]) -> int:
-    """Bytes that these tensors occupy; storage that several share (tied weights, views) counts once."""
-    storages = {}
+    """Bytes that these tensors occupy, on any device; storage that several share (tied weights, views) counts once."""
+    return sum(storage.nbytes() for storage in _storages(tensors).values())
+
+
+def _storages(tensors: Iterable[torch.Tensor]) -> dict[int, torch.UntypedStorage]:
+    """The distinct storages by identity: on the meta device all have address 0. They are kept, so no id comes twice."""
+    storages: dict[int, torch.UntypedStorage] = {}
     for tensor in tensors:
         storage = tensor.untyped_storage()
-        key = storage.data_ptr() if tensor.device.type != "meta" else id(tensor)
-        storages[(tensor.device, key)] = storage.nbytes()
-    return sum(storages.values())
+        storages[id(storage)] = storage
+    return storages
 
 
 def quantization_constants(parameters: Iterable[nn.Parameter]) -> list[torch.Tensor]:
@@ -84,20 +96,29 @@ def quantization_constants(parameters: Iterable[nn.Parameter]) -> list[torch.Ten
     return found
 
 
+def row_scales(model: nn.Module) -> list[torch.Tensor]:
+    """The scales of LLM.int8(), one float32 per output row; the first forward moves them from weight to layer."""
+    layers = [module for module in model.modules() if hasattr(module, "weight") and hasattr(module, "state")]
+    found = [getattr(holder, "SCB", None) for layer in layers for holder in (layer.weight, layer.state)]
+    return [scales for scales in found if scales is not None]
+
+
 def activation_bytes(model: nn.Module, forward: Callable[[], torch.Tensor]) -> int:
-    """Bytes that `forward` keeps for the backward pass; parameters are not counted, shared storage counts once."""
-    parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    kept: dict[int, int] = {}  # by address: the graph keeps what it saved alive, so no address is used twice
+    """Bytes that `forward` keeps for the backward pass; parameters are not counted, shared storage counts once.
+
+    On the meta device too, where nothing is computed and no memory is needed. Torch has no fused attention there, so
+    "sdpa" counts what "eager" attention keeps.
+    """
+    parameters = _storages(model.parameters())
+    kept: list[torch.Tensor] = []
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor.detach()  # the tensor itself would refer back to the graph, and neither would ever be freed
+        kept.append(tensor.detach())  # the tensor itself would refer back to the graph, and neither would be freed
+        return kept[-1]
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         _ = forward()
-    return sum(kept.values())
+    return sum(storage.nbytes() for key, storage in _storages(kept).items() if key not in parameters)
 
 
 def ledger(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> pd.Series:
@@ -111,7 +132,7 @@ def ledger(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> 
     states = [] if optimizer is None else [x for state in optimizer.state.values() for x in state.values()]
     rows = {
         "frozen weights": tensor_bytes(p for p in parameters if not p.requires_grad),
-        "quantization constants": tensor_bytes(quantization_constants(parameters)),
+        "quantization constants": tensor_bytes([*quantization_constants(parameters), *row_scales(model)]),
         "trainable weights": tensor_bytes(trainable),
         "gradients": tensor_bytes(p.grad for p in parameters if p.grad is not None),
         "optimizer states": tensor_bytes(x for x in states if isinstance(x, torch.Tensor)),

@@ -9,8 +9,15 @@ import bitsandbytes as bnb
 import pytest
 import torch
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from course_utils import loading, memory
+from course_utils import loading, machine, memory
+
+
+def tiny(device: str = "cpu") -> LlamaForCausalLM:
+    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
+    with torch.device(device):
+        return LlamaForCausalLM(LlamaConfig(vocab_size=64, attn_implementation="eager", **shape))
 
 
 def test_shared_storage_counts_once(model):
@@ -23,6 +30,23 @@ def test_meta_tensors_have_bytes_too():
     with torch.device("meta"):
         layers = nn.Sequential(nn.Linear(1000, 1000, bias=False), nn.Linear(1000, 1000, bias=False))
     assert memory.tensor_bytes(layers.parameters()) == 2 * 4 * 1000 * 1000
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_each_storage_counts_once_wherever_it_lies(device):
+    """Views and ties share storage; tensors made on the fly do not, although Python may give them one address."""
+    tensor = torch.zeros(1000, device=device)
+    assert memory.tensor_bytes([tensor, tensor[10:], tensor.view(10, 100), nn.Parameter(tensor)]) == 4000
+    assert memory.tensor_bytes(torch.zeros(1000, device=device) for _ in range(20)) == 20 * 4000
+
+
+def test_activations_on_the_meta_device_are_those_of_the_cpu():
+    """The question "would it fit?" is asked without memory for the answer."""
+    kept = []
+    for device in ("cpu", "meta"):
+        model, ids = tiny(device), torch.ones(3, 17, dtype=torch.long, device=device)
+        kept.append(memory.activation_bytes(model, lambda model=model, ids=ids: model(ids).logits))
+    assert kept[0] == kept[1] > 2 * 4 * 3 * 17 * 128  # more than the gates of two layers
 
 
 def test_activations_are_what_the_backward_pass_needs():
@@ -78,6 +102,57 @@ def test_constants_are_what_get_memory_footprint_leaves_out():
     table = memory.ledger(model)
     assert table["total"] - table["quantization constants"] - model.get_memory_footprint() == pytest.approx(0, abs=4096)
     assert table["quantization constants"] == 106_168_320 / 64 * 4 + 210 * 64
+
+
+def test_int8_rows_have_their_scales(tmp_path):
+    """LLM.int8() keeps one float32 per output row, and moves it from the weight to the layer at the first forward."""
+    tiny().save_pretrained(tmp_path)
+    model = loading.load_model(str(tmp_path), precision="int8", device="cpu")
+    rows = 2 * (4 * 64 + 2 * 128 + 64)  # per layer: q, k, v, o; gate and up; down
+    assert memory.ledger(model)["quantization constants"] == 4 * rows
+    model(torch.ones(1, 3, dtype=torch.long))
+    assert memory.ledger(model)["quantization constants"] == 4 * rows
+
+
+@pytest.fixture
+def two_gpus(monkeypatch) -> dict[int, dict[str, int]]:
+    """Two pretended GPUs; their counters are the test's to set."""
+    gpus = {0: {"now": 100, "peak": 100}, 1: {"now": 50, "peak": 50}}
+    monkeypatch.setattr(machine, "device", lambda: "cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(gpus))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda gpu=0: None)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda gpu=0: gpus[gpu]["now"])
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda gpu=0: gpus[gpu]["peak"])
+    return gpus
+
+
+def test_measure_adds_up_all_gpus(two_gpus):
+    with memory.measure() as peak:
+        two_gpus[0]["peak"], two_gpus[1]["peak"] = 130, 500
+    assert (peak.before, peak.peak, peak.added) == (150, 630, 480)
+
+
+def test_measure_knows_the_peak_of_a_block_that_fails(two_gpus):
+    """Out of memory is when the number is wanted most."""
+    measured = []
+
+    def fails() -> None:
+        with memory.measure() as peak:
+            measured.append(peak)
+            two_gpus[0]["peak"] = 900
+            raise torch.OutOfMemoryError
+
+    with pytest.raises(torch.OutOfMemoryError):
+        fails()
+    assert measured[0].peak == 950
+
+
+def test_measure_looks_where_the_course_puts_its_models(two_gpus, monkeypatch):
+    monkeypatch.setattr(machine, "device", lambda: "cpu")
+    with memory.measure() as peak:
+        pass
+    assert peak.before > 10e6  # the resident memory of this process, not the pretended 150 bytes
 
 
 def test_measure_sees_what_a_block_allocates():
