@@ -5,11 +5,16 @@ import contextlib
 import ctypes
 import gc
 import os
+import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from course_utils import machine, model_cache, noise
@@ -28,9 +33,14 @@ __all__ = [
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 QUANTIZED = ("int8", "nf4", "nf4-dq", "fp4")
 PRECISIONS = ("auto", *DTYPES, *QUANTIZED)
+DEFAULT = (model_cache.NAME, model_cache.PUBLIC_ID)
 
 noise.quiet()
 transformers.utils.logging.disable_progress_bar()  # bars for reading local files; downloads keep their own
+# PEFT asks the hub for the base model's vocabulary at every save. Without a network it says so, twice, and saves all
+# the same. (Who adds tokens to the default model passes `save_embedding_layers=True`.)
+for message in ("(?s)Unable to fetch remote file .* in {}", "Could not find a config file in {}"):
+    warnings.filterwarnings("ignore", message=message.format(model_cache.PUBLIC_ID), category=UserWarning)
 
 
 def load_model(
@@ -43,46 +53,67 @@ def load_model(
 ) -> PreTrainedModel:
     """A causal language model, in eval mode, ready for inference, PEFT and (k-bit) training.
 
+    Adapters of the default model name it as the hub does, so they load everywhere: without a hub by
+    `PeftModel.from_pretrained(load_model(), folder)`; with one also by `AutoPeftModelForCausalLM`, which takes the
+    published weights. (Those of the course were quantized to 4 bits once, and differ a little.)
+
     Args:
-        model_id: the default model (fetched once, then offline), a local folder, or any hub id.
-        precision: number format of the weights. "auto" is what computes fastest here (`machine.fast_dtype`). "nf4" and
-            "fp4" store linear weights in 4 bits, "nf4-dq" also quantizes the constants (QLoRA, section 3), "int8" is
-            LLM.int8().
-        revision: branch, tag or commit of a hub id.
-        compute_dtype: format in which quantized weights are multiplied; the fast one by default.
+        model_id: the default model by its short or its public name (fetched once, then offline), a local folder, or
+            any hub id.
+        precision: number format of the weights. "auto" is what computes fastest here (`machine.fast_dtype`), or what
+            a quantized checkpoint is stored in. "nf4" and "fp4" store linear weights in 4 bits, "nf4-dq" also
+            quantizes the constants (QLoRA, section 3), "int8" is LLM.int8().
+        revision: branch, tag or commit on the hub; with one, the default model comes from the hub as well.
+        compute_dtype: the format in which quantized weights are multiplied, and in which the layers that are not
+            quantized are kept (a quantized checkpoint brings its own); the fast one by default. Other models multiply
+            in the format of their weights, and this changes nothing.
         device: "cpu", "cuda" or "mps"; the best one present by default.
 
     Raises:
-        ValueError: unknown precision.
-        OSError: the model is neither here nor reachable.
+        ValueError: unknown precision, or another than a quantized checkpoint is stored in; an empty id.
+        OSError: the model is neither here nor reachable, or what is here is no model.
         model_cache.ModelCacheError: the default model could not be fetched or stored.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"Unknown precision {precision!r}; choose from {', '.join(PRECISIONS)}.")
     device = device or machine.device()
-    dtype = DTYPES.get(precision) or compute_dtype or machine.fast_dtype(device)
-    config = _quantization_config(precision, dtype)
+    source = _source(model_id, revision)
+    _check_files(source)
+    config = _from_pretrained(AutoConfig, source, revision)
+    stored = _stored_precision(config)
+    if stored and precision not in ("auto", stored):
+        raise ValueError(
+            f"{model_id!r} is stored in {stored}, so it cannot be loaded in {precision}. Leave precision at 'auto'; "
+            "for 16- or 32-bit weights call `.dequantize()` on the loaded model."
+        )
+    quantized = bool(stored) or precision in QUANTIZED
+    dtype = DTYPES.get(precision) or (compute_dtype if quantized else None) or machine.fast_dtype(device)
+    options: dict[str, Any] = {"device_map": device} if quantized else {}
+    if stored in QUANTIZED:
+        config.quantization_config["bnb_4bit_compute_dtype"] = dtype
+    elif not stored and quantized:
+        options["quantization_config"] = _quantization_config(precision, dtype)
     _release_memory()
-    placed = {"device_map": device} if config else {}
     model = _from_pretrained(
-        AutoModelForCausalLM,
-        model_id,
-        revision,
-        dtype=dtype,
-        quantization_config=config,
-        use_safetensors=True,
-        **placed,
+        AutoModelForCausalLM, source, revision, config=config, dtype=dtype, use_safetensors=True, **options
     )
-    return make_safe_to_train(model) if config else model.to(device)
+    if model_id in DEFAULT:
+        model.name_or_path = model.config.name_or_path = model_cache.PUBLIC_ID  # what adapters say they belong to
+    return make_safe_to_train(model if quantized else model.to(device))
 
 
 def load_tokenizer(model_id: str = model_cache.NAME, *, revision: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer that belongs to `model_id`, exactly as it was published.
 
     Raises:
+        ValueError: an empty id.
         OSError: it is neither here nor reachable.
     """
-    return _from_pretrained(AutoTokenizer, model_id, revision)
+    source = _source(model_id, revision)
+    tokenizer = _from_pretrained(AutoTokenizer, source, revision)
+    if model_id in DEFAULT:
+        tokenizer.name_or_path = model_cache.PUBLIC_ID
+    return tokenizer
 
 
 def make_safe_to_train(model: PreTrainedModel) -> PreTrainedModel:
@@ -90,12 +121,10 @@ def make_safe_to_train(model: PreTrainedModel) -> PreTrainedModel:
 
     On a CPU with AVX512-BF16, the first eval-mode forward of a `Linear4bit` repacks its weight in place for a kernel
     that has no backward pass. From then on gradients are wrong, saved weights corrupt and merged weights noise, while
-    the loss still falls. Clearing this flag keeps the portable kernels; elsewhere it changes nothing.
+    the loss still falls. Clearing this flag, which no other layer has, keeps the portable kernels.
     """
-    from bitsandbytes.nn import Linear4bit
-
     for module in model.modules():
-        if isinstance(module, Linear4bit):
+        if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     return model
 
@@ -107,31 +136,92 @@ def _release_memory() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def _quantization_config(precision: str, compute_dtype: torch.dtype) -> BitsAndBytesConfig | None:
+def _quantization_config(precision: str, compute_dtype: torch.dtype) -> BitsAndBytesConfig:
     if precision == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
-    if precision in QUANTIZED:
-        return BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type=precision.removesuffix("-dq"),
-            bnb_4bit_use_double_quant=precision.endswith("-dq"),
-            bnb_4bit_compute_dtype=compute_dtype,
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=precision.removesuffix("-dq"),
+        bnb_4bit_use_double_quant=precision.endswith("-dq"),
+        bnb_4bit_compute_dtype=compute_dtype,
+    )
+
+
+def _stored_precision(config: transformers.PreTrainedConfig) -> str | None:
+    """The name of the format that a quantized checkpoint is stored in; None if its weights are plain numbers."""
+    stored = getattr(config, "quantization_config", None)
+    if not stored:
+        return None
+    if stored.get("load_in_4bit"):
+        return stored["bnb_4bit_quant_type"] + ("-dq" if stored.get("bnb_4bit_use_double_quant") else "")
+    return "int8" if stored.get("load_in_8bit") else stored.get("quant_method", "an unknown format")
+
+
+def _source(model_id: str, revision: str | None) -> str:
+    """What the libraries load from: a folder that exists, or a hub id."""
+    if not str(model_id).strip():
+        raise ValueError("model_id is empty: give a hub id or the path of a folder, or leave it out.")
+    if model_id in DEFAULT:
+        return model_cache.PUBLIC_ID if revision else str(model_cache.default_model_dir())
+    path = Path(os.path.expanduser(model_id))
+    if path.is_dir():
+        return str(path)
+    try:
+        validate_repo_id(model_id)
+    except HFValidationError:
+        what = "is a file" if path.is_file() else "is not there"
+        raise FileNotFoundError(
+            f"Cannot load {str(model_id)!r}: the folder {path.absolute()} {what}. Give the path of a folder that holds "
+            "config.json and *.safetensors, or a hub id of the form owner/name."
+        ) from None
+    return model_id
+
+
+def _check_files(source: str) -> None:
+    """Say what a local folder lacks that should hold a model; the hub is left to the libraries."""
+    folder = Path(source)
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {"config.json", "on.safetensors"}
+    if "config.json" not in names and "adapter_config.json" in names:
+        raise OSError(
+            f"{folder} holds an adapter, not a model. Load the model that it was trained on (adapter_config.json names "
+            f"it) and put the adapter on it: `PeftModel.from_pretrained(loading.load_model(...), {source!r})`."
         )
-    return None
+    if "config.json" not in names:
+        raise OSError(f"{folder} has no config.json, so it holds no model; `model.save_pretrained(folder)` writes one.")
+    if not any(name.endswith(".safetensors") for name in names):
+        pickled = any(name.startswith("pytorch_model") for name in names)
+        raise OSError(_safetensors_only(source) if pickled else f"{folder} has no weights (*.safetensors).")
 
 
-def _from_pretrained(auto_class: type, model_id: str, revision: str | None, **options: object):
-    here = model_id == model_cache.NAME
-    source = str(model_cache.default_model_dir()) if here else model_id
+def _safetensors_only(source: str) -> str:
+    return (
+        f"{source!r} has its weights in pytorch_model.bin only. The course reads safetensors only: a .bin is a pickle, "
+        "and reading a pickle can run any code. If you trust where it comes from, convert it once: "
+        f"`AutoModelForCausalLM.from_pretrained({source!r}, use_safetensors=False).save_pretrained(new_folder)`."
+    )
+
+
+def _from_pretrained(auto_class: type, source: str, revision: str | None, **options: Any) -> Any:
+    unreadable = (OSError, SafetensorError) if auto_class is AutoModelForCausalLM else (OSError, ValueError)
     try:
         return auto_class.from_pretrained(source, revision=revision or "main", **options)
-    except OSError as error:
-        reason = str(error).strip().splitlines()[0]
+    except unreadable as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".:") + "."
+        if Path(source).is_dir():
+            what, files = "model", "config.json and model.safetensors"
+            if auto_class is AutoTokenizer:
+                what, files = "tokenizer", "tokenizer.json and tokenizer_config.json"
+            raise OSError(
+                f"Cannot load the {what} in the folder {source}: {reason} It needs {files}, whole, as "
+                f"`{what}.save_pretrained(folder)` writes them."
+            ) from error
+        if "use_safetensors" in str(error):
+            raise OSError(_safetensors_only(source)) from error
         offline = " HF_HUB_OFFLINE is set: unset it to use the network." if os.environ.get("HF_HUB_OFFLINE") else ""
         raise OSError(
-            f"Cannot load {model_id!r}: {reason} Check the id and the network (a gated model also needs "
-            f"`hf auth login`), give the path of a local folder, or use the default {model_cache.NAME!r}, which needs "
-            f"no hub.{offline}"
+            f"Cannot load {source!r}, which is no folder here, from the hub: {reason} Check the id and the network (a "
+            "gated model also needs `hf auth login`), give the path of a local folder, or use the default "
+            f"{model_cache.NAME!r}, which needs no hub.{offline}"
         ) from error
 
 

@@ -1,17 +1,53 @@
 """The model in every precision, and 4-bit models that stay trainable after an eval-mode forward."""
 
-import time
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import bitsandbytes as bnb
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
-from peft import LoraConfig, PeftModel, get_peft_model
+from huggingface_hub import constants
+from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, get_peft_model
 from torch.nn.functional import cosine_similarity
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from course_utils import chat, datafiles, evaluation, loading, memory, model_cache, training
+from course_utils import chat, datafiles, evaluation, loading, machine, memory, model_cache, training
 
-HAS_TRAP = torch.cpu._is_avx512_bf16_supported()
+HAS_TRAP = torch.cpu.get_capabilities().get("avx512_bf16", False)
+PUBLIC_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+IDS = torch.tensor([[1, 2, 3, 4]])
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory) -> Path:
+    """A folder with a random model that loads in no time."""
+    torch.manual_seed(0)
+    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
+    folder = tmp_path_factory.mktemp("small")
+    LlamaForCausalLM(LlamaConfig(vocab_size=64, **shape)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def no_hub(monkeypatch) -> None:
+    """The hub's client read its environment long ago; without this it tries for a minute."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture
+def small_default(small, monkeypatch, tmp_path) -> Path:
+    """A copy of the small model that plays the default model of this machine."""
+    folder = tmp_path / "cache" / "default"
+    shutil.copytree(small, folder)
+    monkeypatch.setattr(model_cache, "default_model_dir", lambda: folder)
+    return folder
 
 
 def test_default_model_is_the_one_described(model, tokenizer):
@@ -31,10 +67,15 @@ def test_model_predicts_english(model, tokenizer):
     assert tokenizer.decode(best).strip() == "Paris"
 
 
-def test_loads_in_under_three_seconds(model):
-    start = time.perf_counter()
-    loading.load_model(precision="fp32", device="cpu")
-    assert time.perf_counter() - start < 3
+def test_default_model_needs_no_network_and_no_conversion(model, monkeypatch):
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("loading the default model, once it is cached, reads local files and nothing else")
+
+    for module, name in ((socket, "getaddrinfo"), (socket.socket, "connect"), (subprocess, "Popen")):
+        monkeypatch.setattr(module, name, forbidden)
+    monkeypatch.setattr(model_cache, "_build", forbidden)
+    assert loading.load_model(device="cpu").num_parameters() == model.num_parameters()
+    assert len(loading.load_tokenizer()) == 49152
 
 
 def test_unknown_precision_names_the_choices():
@@ -42,11 +83,79 @@ def test_unknown_precision_names_the_choices():
         loading.load_model(precision="4bit")
 
 
-def test_model_that_is_not_there_says_what_to_do():
+def test_model_that_is_not_there_says_what_to_do(no_hub):
     with pytest.raises(OSError, match=r"'nobody/nothing'.*path of a local folder.*HF_HUB_OFFLINE"):
         loading.load_model("nobody/nothing", revision="v1")
     with pytest.raises(OSError, match="nobody/nothing"):
         loading.load_tokenizer("nobody/nothing")
+
+
+@pytest.mark.parametrize("path", ["./no-model", "../no-model", "/no/model", "~/no-model", "no/such/model", "no model"])
+@pytest.mark.parametrize("load", [loading.load_model, loading.load_tokenizer])
+def test_a_folder_that_is_not_there_is_named(load, path, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"the folder /.*model is not there"):
+        load(path)
+
+
+def test_home_is_expanded(small, monkeypatch):
+    monkeypatch.setenv("HOME", str(small.parent))
+    monkeypatch.setenv("USERPROFILE", str(small.parent))
+    assert loading.load_model(f"~/{small.name}", device="cpu").num_parameters() > 0
+
+
+@pytest.mark.parametrize("model_id", ["", " "])
+@pytest.mark.parametrize("load", [loading.load_model, loading.load_tokenizer])
+def test_an_empty_id_is_no_model(load, model_id):
+    with pytest.raises(ValueError, match="model_id is empty"):
+        load(model_id)
+
+
+def lacking(*names: str) -> dict[str, bytes | None]:
+    return dict.fromkeys(names)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (lacking("config.json"), r"no config\.json.*save_pretrained"),
+        (lacking("config.json") | {"adapter_config.json": b"{}"}, r"an adapter.*PeftModel\.from_pretrained"),
+        (lacking("model.safetensors"), r"no weights"),
+        (lacking("model.safetensors") | {"pytorch_model.bin": b""}, r"safetensors only.*pickle.*use_safetensors=False"),
+        ({"model.safetensors": b"half"}, r"It needs config\.json and model\.safetensors, whole"),
+        ({"config.json": b"{"}, r"It needs config\.json and model\.safetensors, whole"),
+        ({"config.json": b"{}"}, r"It needs config\.json and model\.safetensors, whole"),
+    ],
+)
+def test_a_folder_that_holds_no_whole_model_says_what_it_lacks(small, tmp_path, changes, message):
+    folder = Path(shutil.copytree(small, tmp_path / "model"))
+    for name, content in changes.items():
+        if content is None:
+            (folder / name).unlink()
+        else:
+            (folder / name).write_bytes(content)
+    with pytest.raises(OSError, match=message) as caught:
+        loading.load_model(str(folder), device="cpu")
+    assert str(folder) in str(caught.value)
+    assert "network" not in str(caught.value)
+
+
+def test_pickled_weights_load_once_converted_as_the_error_says(small, tmp_path):
+    pickled = Path(shutil.copytree(small, tmp_path / "pickled"))
+    expected = loading.load_model(str(small), "fp32", device="cpu").state_dict()
+    (pickled / "model.safetensors").unlink()
+    torch.save(expected, pickled / "pytorch_model.bin")
+    with pytest.raises(OSError, match="safetensors only") as caught:
+        loading.load_model(str(pickled))
+    line = str(caught.value).split("`")[1]
+    exec(line, {"AutoModelForCausalLM": AutoModelForCausalLM, "new_folder": tmp_path / "new"})
+    found = loading.load_model(str(tmp_path / "new"), "fp32", device="cpu").state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_folder_without_tokenizer_says_so(small):
+    with pytest.raises(OSError, match=r"tokenizer in the folder .*tokenizer\.json and tokenizer_config\.json"):
+        loading.load_tokenizer(str(small))
 
 
 def test_any_local_folder_loads_through_the_same_function(model):
@@ -81,6 +190,134 @@ def test_4_bit_weights_are_those_of_bitsandbytes(model, precision):
 def test_int8_keeps_the_loss(model, examples):
     quantized = loading.load_model(precision="int8", compute_dtype=torch.float32, device="cpu")
     assert evaluation.nll(quantized, examples).mean == pytest.approx(evaluation.nll(model, examples).mean, rel=0.03)
+
+
+@pytest.mark.parametrize(("precision", "compute"), [("auto", torch.float32), ("fp32", torch.float32)])
+def test_compute_dtype_leaves_the_format_of_plain_weights_alone(small, monkeypatch, precision, compute):
+    monkeypatch.setattr(machine, "fast_dtype", lambda _=None: torch.float32)
+    model = loading.load_model(str(small), precision, compute_dtype=torch.bfloat16, device="cpu")
+    assert model.dtype == compute
+
+
+def save_quantized(small: Path, precision: str, folder: Path) -> torch.Tensor:
+    """Save the small model as a quantized checkpoint; its logits."""
+    model = loading.load_model(str(small), precision, compute_dtype=torch.float32, device="cpu")
+    model.save_pretrained(folder)
+    with torch.no_grad():
+        return model(IDS).logits
+
+
+@pytest.mark.parametrize("asked", ["auto", "as stored"])
+@pytest.mark.parametrize("precision", loading.QUANTIZED)
+def test_a_quantized_checkpoint_loads_as_it_is_stored(small, tmp_path, precision, asked):
+    expected = save_quantized(small, precision, tmp_path)
+    asked = precision if asked == "as stored" else asked
+    model = loading.load_model(str(tmp_path), asked, compute_dtype=torch.float32, device="cpu")
+    with torch.no_grad():
+        assert torch.equal(model(IDS).logits, expected)
+
+
+def test_a_quantized_checkpoint_multiplies_in_the_format_asked_for(small, tmp_path):
+    save_quantized(small, "nf4", tmp_path)
+    model = loading.load_model(str(tmp_path), compute_dtype=torch.bfloat16, device="cpu")
+    assert {m.compute_dtype for m in model.modules() if isinstance(m, Linear4bit)} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("precision", ["auto", "nf4"])
+def test_a_4_bit_checkpoint_is_made_safe_to_train(small, tmp_path, monkeypatch, precision):
+    """As on a CPU with AVX512-BF16: the model decides, not the argument."""
+    save_quantized(small, "nf4", tmp_path)
+    monkeypatch.setattr(bnb.nn.modules, "has_avx512bf16", lambda: True)
+    model = loading.load_model(str(tmp_path), precision, compute_dtype=torch.float32, device="cpu")
+    assert [m.support_avx512bf16_for_cpu for m in model.modules() if isinstance(m, Linear4bit)] == [False] * 14
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked"), [("int8", "fp32"), ("int8", "nf4"), ("nf4", "bf16"), ("nf4", "nf4-dq"), ("nf4-dq", "int8")]
+)
+def test_a_quantized_checkpoint_is_not_taken_for_another(small, tmp_path, stored, asked):
+    save_quantized(small, stored, tmp_path)
+    with pytest.raises(ValueError, match=rf"is stored in {stored}.*in {asked}\. .*dequantize"):
+        loading.load_model(str(tmp_path), asked, device="cpu")
+
+
+def make_adapter(folder: Path) -> tuple[PeftModel, torch.Tensor]:
+    """Save an adapter of the default model; the model that has it, and its logits."""
+    model = get_peft_model(
+        loading.load_model(precision="fp32", device="cpu"),
+        LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights="gaussian", task_type="CAUSAL_LM"),
+    )
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    model.save_pretrained(folder)
+    with torch.no_grad():
+        return model, model(IDS).logits
+
+
+def test_an_adapter_names_the_default_model_as_the_hub_does(small_default, tmp_path):
+    """In the config, the card, and wherever else a path of this machine could hide."""
+    folder = tmp_path / "adapter"
+    model, _ = make_adapter(folder)
+    assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == PUBLIC_ID
+    assert f"base_model: {PUBLIC_ID}" in (folder / "README.md").read_text()
+    assert f"base_model:adapter:{PUBLIC_ID}" in (folder / "README.md").read_text()
+    model.merge_and_unload().save_pretrained(folder)
+    assert not any(str(small_default.parent).encode() in path.read_bytes() for path in folder.iterdir())
+
+
+def test_a_tokenizer_names_the_default_model_as_the_hub_does(tokenizer, tmp_path):
+    assert tokenizer.name_or_path == PUBLIC_ID
+    tokenizer.save_pretrained(tmp_path)
+    here = str(model_cache.cache_dir()).encode()
+    assert not any(here in path.read_bytes() for path in tmp_path.iterdir())
+
+
+def test_an_adapter_of_a_users_own_model_names_its_folder(small, tmp_path):
+    model = get_peft_model(loading.load_model(str(small), device="cpu"), LoraConfig(target_modules=["q_proj"]))
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["base_model_name_or_path"] == str(small)
+
+
+def test_an_adapter_travels_to_a_machine_with_a_hub(small_default, no_hub, tmp_path):
+    """`AutoPeftModel` finds the base model by the name in the adapter; a cache of the hub stands for the hub."""
+    _, expected = make_adapter(tmp_path / "adapter")
+    repository = tmp_path / "hub" / f"models--{PUBLIC_ID.replace('/', '--')}"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    (repository / "snapshots").mkdir()
+    small_default.rename(repository / "snapshots" / ("0" * 40))  # and the folder of this machine is gone
+    model = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter", cache_dir=tmp_path / "hub")
+    with torch.no_grad():
+        assert torch.equal(model(IDS).logits, expected)
+
+
+def test_an_adapter_travels_to_a_machine_without_a_hub(small_default, tmp_path, monkeypatch):
+    """By either name of the default model, which lies elsewhere there."""
+    _, expected = make_adapter(tmp_path / "adapter")
+    elsewhere = small_default.rename(tmp_path / "elsewhere")
+    monkeypatch.setattr(model_cache, "default_model_dir", lambda: elsewhere)
+    named = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"]
+    for name in (named, model_cache.NAME):
+        base = loading.load_model(name, precision="fp32", device="cpu")
+        with torch.no_grad():
+            assert torch.equal(PeftModel.from_pretrained(base, tmp_path / "adapter")(IDS).logits, expected)
+
+
+def test_saving_an_adapter_without_a_network_is_silent(small, tmp_path):
+    """PEFT asks the hub about the base model's vocabulary, and goes on without an answer. So do we."""
+    code = f"""
+from pathlib import Path
+from course_utils import loading, model_cache
+from peft import LoraConfig, get_peft_model
+model_cache.default_model_dir = lambda: Path({str(small)!r})
+model = get_peft_model(loading.load_model(device="cpu"), LoraConfig(target_modules=["q_proj"]))
+model.save_pretrained({str(tmp_path)!r})
+"""
+    nowhere = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}
+    done = subprocess.run([sys.executable, "-c", code], env=nowhere, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+    assert (tmp_path / "adapter_model.safetensors").is_file()
 
 
 @pytest.fixture
