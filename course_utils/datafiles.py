@@ -21,11 +21,6 @@ def data_dir() -> Path:
     return inside if inside.is_dir() else PACKAGE.parent / "data"
 
 
-def read_jsonl(path: Path) -> Iterator[Any]:
-    """The records of a file without their places; `records.read_records` says more."""
-    return (record for _, record in read_records(path))
-
-
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file whole or not at all: beside it first, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)

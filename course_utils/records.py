@@ -131,8 +131,12 @@ def _unpacked(content: bytes, name: str) -> bytes:
 
 
 def _parquet_rows(content: bytes, name: str) -> list[dict[str, Any]]:
-    import pyarrow.parquet
-
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise DataError(
+            f"{name} is a Parquet file, and pyarrow, which reads it, is missing: pip install pyarrow."
+        ) from error
     try:
         return pyarrow.parquet.read_table(pyarrow.BufferReader(content)).to_pylist()
     except (pyarrow.ArrowException, OSError) as error:

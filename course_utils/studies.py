@@ -22,8 +22,8 @@ from filelock import FileLock
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from course_utils import chat, evaluation, loading, machine, memory, training
-from course_utils.datafiles import data_dir, read_jsonl, write_whole
-from course_utils.trees import DataError
+from course_utils.datafiles import data_dir, write_whole
+from course_utils.records import fail, read_records
 
 Settings = dict[str, Any]
 DATES_STEPS = 40
@@ -109,23 +109,20 @@ def table(name: str) -> pd.DataFrame:
 
 def _records(path: Path) -> list[dict[str, Any]]:
     """The records of a file, each with finite scores, and with all that runs of its kind (with its settings) have."""
-    records = list(read_jsonl(path)) if path.is_file() else []
+    placed = list(read_records(path)) if path.is_file() else []
+    again = "delete the line and run the study again"
     fields: dict[frozenset[str], set[str]] = {}
-    problems = []
-    for line, record in enumerate(records, 1):
+    for place, record in placed:
         if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
-            raise DataError(
-                f"{path.name}, line {line}, field 'settings': missing; delete the line and run the study again"
-            )
-        problems += [(line, name, "not a finite number") for name, value in record.items() if not _finite(value)]
+            fail(place, "settings", f"missing; {again}")
+        for name, value in record.items():
+            if not _finite(value):
+                fail(place, name, f"not a finite number; {again}")
         fields.setdefault(frozenset(record["settings"]), set()).update(record)
-    for line, record in enumerate(records, 1):
-        lost = fields[frozenset(record["settings"])] - set(record)
-        problems += [(line, name, "missing, but other runs of its kind have it") for name in sorted(lost)]
-    if problems:
-        line, name, problem = problems[0]
-        raise DataError(f"{path.name}, line {line}, field {name!r}: {problem}; delete the line and run the study again")
-    return records
+    for place, record in placed:
+        if lost := sorted(fields[frozenset(record["settings"])] - set(record)):
+            fail(place, lost[0], f"missing, but other runs of its kind have it; {again}")
+    return [record for _, record in placed]
 
 
 def _finite(score: Any) -> bool:

@@ -15,6 +15,7 @@ from statistics import mean
 import pytest
 
 from course_utils import chat, datafiles, datasheet, intervals, loading, studies
+from course_utils.records import read_records
 from course_utils.trees import SPLITS, split_of
 from tests.conftest import ROOT
 
@@ -22,7 +23,7 @@ TREES = loading.load_conversations()
 MESSAGES = [message for tree in TREES for message in tree.walk()]
 BEST = [message for message in MESSAGES if message.rank == 0]
 PROMPTS = loading.load_prompts()
-PASSAGES = list(datafiles.read_jsonl(datafiles.data_dir() / "passages.jsonl"))
+PASSAGES = [record for _, record in read_records(datafiles.data_dir() / "passages.jsonl")]
 CATEGORIES = (
     "explanation how-to writing summarizing reasoning code advice planning brainstorming role-play chat facts refusal"
 ).split()

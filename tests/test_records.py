@@ -7,6 +7,7 @@ import json
 import lzma
 import pickle
 import sqlite3
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -161,6 +162,14 @@ def test_what_cannot_be_read_is_named_with_the_way_out(content, words, tmp_path)
     (tmp_path / "made.jsonl").write_bytes(content)
     with pytest.raises(DataError, match=f"^made.jsonl.*{words}"):
         loading.load_conversations(tmp_path / "made.jsonl")
+
+
+def test_without_pyarrow_a_parquet_file_says_what_to_install(tmp_path, monkeypatch):
+    """It comes with `datasets`, which notebooks 01 to 03 do without."""
+    (tmp_path / "made").write_bytes(parquet_of_pandas(ROWS))
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(DataError, match="made is a Parquet file.*pip install pyarrow"):
+        loading.load_conversations(tmp_path / "made")
 
 
 def test_home_is_expanded(tmp_path, monkeypatch):
