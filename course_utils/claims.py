@@ -15,6 +15,7 @@ from typing import Any
 
 import nbformat
 
+from course_utils import console
 from course_utils.datafiles import load_claims, write_whole
 
 HOLDS, PARTLY, FAILS = "holds", "holds partly", "does not hold at this scale"
@@ -134,6 +135,7 @@ def write_readme(notebooks: Iterable[Path], readme: Path = ROOT / "README.md") -
 
 def main() -> None:
     """`python -m course_utils.claims`: write the README's table of claims from the executed notebooks."""
+    console.accept_all()
     argparse.ArgumentParser(prog="python -m course_utils.claims", description=main.__doc__).parse_args()
     write_readme(sorted((ROOT / "notebooks").glob("0*.ipynb")))
 

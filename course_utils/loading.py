@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from course_utils import machine, model_cache, noise
+from course_utils import console, machine, model_cache, noise
 from course_utils.datafiles import load_conversations, load_figures, load_passages, load_prompts, load_task
 
 __all__ = [
@@ -227,6 +227,7 @@ def _from_pretrained(auto_class: type, source: str, revision: str | None, **opti
 
 def main() -> None:
     """`python -m course_utils.loading --fetch`: bring the default model to this disk; `--describe`: data statistics."""
+    console.accept_all()
     parser = argparse.ArgumentParser(prog="python -m course_utils.loading", description=main.__doc__)
     task = parser.add_mutually_exclusive_group(required=True)
     task.add_argument("--fetch", action="store_true", help="fetch the default model, or find it in the cache")

@@ -21,7 +21,7 @@ import pandas as pd
 from filelock import FileLock
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from course_utils import chat, evaluation, loading, machine, memory, training
+from course_utils import chat, console, evaluation, loading, machine, memory, training
 from course_utils.datafiles import data_dir, write_whole
 from course_utils.records import fail, read_records
 
@@ -224,6 +224,7 @@ STUDIES = {
 
 
 def main() -> None:
+    console.accept_all()
     parser = argparse.ArgumentParser(prog="python -m course_utils.studies", description="Run studies.")
     parser.add_argument("names", nargs="*", help=f"of {', '.join(STUDIES)}; all by default")
     names = parser.parse_args().names or list(STUDIES)

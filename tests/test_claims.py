@@ -69,10 +69,12 @@ def test_collect_reads_what_a_notebook_displayed(fresh, tmp_path):
 
 def test_readme_table_is_put_between_the_marks(fresh, tmp_path):
     readme = tmp_path / "README.md"
-    readme.write_text("before\n<!-- claims -->\nold\n<!-- /claims -->\nafter\n")
+    readme.write_text("before\n<!-- claims -->\nold\n<!-- /claims -->\nafter\n", encoding="utf-8")
     claims.write_readme([], readme)
-    assert readme.read_text() == f"before\n<!-- claims -->\n{claims.markdown([])}<!-- /claims -->\nafter\n"
-    readme.write_text("no marks")
+    assert (
+        readme.read_text(encoding="utf-8") == f"before\n<!-- claims -->\n{claims.markdown([])}<!-- /claims -->\nafter\n"
+    )
+    readme.write_text("no marks", encoding="utf-8")
     with pytest.raises(ValueError, match="<!-- claims -->"):
         claims.write_readme([], readme)
     row = claims.markdown([Claim("X", "a | b", "s", "m", "holds")]).splitlines()[-1]

@@ -259,9 +259,11 @@ def test_an_adapter_names_the_default_model_as_the_hub_does(small_default, tmp_p
     """In the config, the card, and wherever else a path of this machine could hide."""
     folder = tmp_path / "adapter"
     model, _ = make_adapter(folder)
-    assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == PUBLIC_ID
-    assert f"base_model: {PUBLIC_ID}" in (folder / "README.md").read_text()
-    assert f"base_model:adapter:{PUBLIC_ID}" in (folder / "README.md").read_text()
+    assert (
+        json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"] == PUBLIC_ID
+    )
+    assert f"base_model: {PUBLIC_ID}" in (folder / "README.md").read_text(encoding="utf-8")
+    assert f"base_model:adapter:{PUBLIC_ID}" in (folder / "README.md").read_text(encoding="utf-8")
     model.merge_and_unload().save_pretrained(folder)
     assert not any(str(small_default.parent).encode() in path.read_bytes() for path in folder.iterdir())
 
@@ -276,7 +278,9 @@ def test_a_tokenizer_names_the_default_model_as_the_hub_does(tokenizer, tmp_path
 def test_an_adapter_of_a_users_own_model_names_its_folder(small, tmp_path):
     model = get_peft_model(loading.load_model(str(small), device="cpu"), LoraConfig(target_modules=["q_proj"]))
     model.save_pretrained(tmp_path)
-    assert json.loads((tmp_path / "adapter_config.json").read_text())["base_model_name_or_path"] == str(small)
+    assert json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"] == str(
+        small
+    )
 
 
 def test_an_adapter_travels_to_a_machine_with_a_hub(small_default, no_hub, tmp_path):
@@ -284,7 +288,7 @@ def test_an_adapter_travels_to_a_machine_with_a_hub(small_default, no_hub, tmp_p
     _, expected = make_adapter(tmp_path / "adapter")
     repository = tmp_path / "hub" / f"models--{PUBLIC_ID.replace('/', '--')}"
     (repository / "refs").mkdir(parents=True)
-    (repository / "refs" / "main").write_text("0" * 40)
+    (repository / "refs" / "main").write_text("0" * 40, encoding="utf-8")
     (repository / "snapshots").mkdir()
     small_default.rename(repository / "snapshots" / ("0" * 40))  # and the folder of this machine is gone
     model = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter", cache_dir=tmp_path / "hub")
@@ -292,12 +296,14 @@ def test_an_adapter_travels_to_a_machine_with_a_hub(small_default, no_hub, tmp_p
         assert torch.equal(model(IDS).logits, expected)
 
 
-def test_an_adapter_travels_to_a_machine_without_a_hub(small_default, tmp_path, monkeypatch):
+def test_an_adapter_travels_to_a_machine_without_a_hub(small_default, no_hub, tmp_path, monkeypatch):
     """By either name of the default model, which lies elsewhere there."""
     _, expected = make_adapter(tmp_path / "adapter")
     elsewhere = small_default.rename(tmp_path / "elsewhere")
     monkeypatch.setattr(model_cache, "default_model_dir", lambda: elsewhere)
-    named = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"]
+    named = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))[
+        "base_model_name_or_path"
+    ]
     for name in (named, model_cache.NAME):
         base = loading.load_model(name, precision="fp32", device="cpu")
         with torch.no_grad():
@@ -390,7 +396,7 @@ def test_4_bit_merge_after_an_eval_forward_is_sane(qlora, examples, tmp_path):
 def test_data_loaders_name_file_line_and_field(monkeypatch, tmp_path):
     monkeypatch.setattr(datafiles, "data_dir", lambda: tmp_path)
     (tmp_path / "passages.jsonl").write_text(
-        '{"id": "a", "kind": "news", "text": "fine"}\n{"id": "b", "kind": "news"}\n'
+        '{"id": "a", "kind": "news", "text": "fine"}\n{"id": "b", "kind": "news"}\n', encoding="utf-8"
     )
     with pytest.raises(ValueError, match=r"passages.jsonl, line 2, field 'text'"):
         loading.load_passages()

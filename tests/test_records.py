@@ -218,7 +218,7 @@ def test_the_courses_own_files_hold_text(file, field, load, text, tmp_path, monk
     whole[1][field] = [text] if field == "must" else text
     path = tmp_path / file
     path.parent.mkdir(exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in whole))
+    path.write_text("".join(json.dumps(row) + "\n" for row in whole), encoding="utf-8")
     monkeypatch.setattr(datafiles, "data_dir", lambda: tmp_path)
     with pytest.raises(DataError, match=rf"^(tasks/)?{path.name}, line 2, field '{field}': "):
         load()

@@ -99,7 +99,7 @@ def test_two_processes_lose_no_line_and_run_nothing_twice(tmp_path, monkeypatch)
     monkeypatch.setattr(studies, "data_dir", lambda: tmp_path)
     assert [worker.wait(60) for worker in workers(tmp_path, "a", "b")] == [0, 0]
     assert sorted(studies.table("shared")["seed"]) == [0, 1, 2, 3, 4, 5]
-    assert sorted((tmp_path / "ran.txt").read_text().split()) == list("012345")
+    assert sorted((tmp_path / "ran.txt").read_text(encoding="utf-8").split()) == list("012345")
 
 
 @pytest.mark.slow
@@ -138,7 +138,7 @@ def test_a_score_that_is_no_number_is_not_recorded(made, score):
 def test_a_missing_score_is_noticed_by_every_reader(made, line, words):
     study, _ = made
     study.path.parent.mkdir()
-    study.path.write_text('{"settings": {"seed": 0}, "score": 1}\n' + line + "\n")
+    study.path.write_text('{"settings": {"seed": 0}, "score": 1}\n' + line + "\n", encoding="utf-8")
     for read in (study.done, study.open, lambda: studies.table("made")):
         with pytest.raises(DataError, match=rf"made.jsonl, {words}"):
             read()
@@ -147,7 +147,9 @@ def test_a_missing_score_is_noticed_by_every_reader(made, line, words):
 def test_runs_of_another_kind_may_have_other_fields(made):
     study, _ = made
     study.path.parent.mkdir()
-    study.path.write_text('{"settings": {}, "score": 1}\n{"settings": {"lr": 0.1}, "score": 2, "losses": [1]}\n')
+    study.path.write_text(
+        '{"settings": {}, "score": 1}\n{"settings": {"lr": 0.1}, "score": 2, "losses": [1]}\n', encoding="utf-8"
+    )
     assert studies.table("made")["score"].tolist() == [1, 2]
     assert studies.table("made")["lr"].isna().tolist() == [True, False]
 
@@ -155,7 +157,7 @@ def test_runs_of_another_kind_may_have_other_fields(made):
 def test_a_damaged_file_names_the_line(made):
     study, _ = made
     study.path.parent.mkdir()
-    study.path.write_text(json.dumps({"settings": {"seed": 0}}) + '\n{"score": 1}\n')
+    study.path.write_text(json.dumps({"settings": {"seed": 0}}) + '\n{"score": 1}\n', encoding="utf-8")
     with pytest.raises(DataError, match="made.jsonl, line 2, field 'settings'"):
         study.open()
 

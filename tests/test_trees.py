@@ -284,7 +284,7 @@ def test_trees_are_equal_when_shape_and_messages_are():
 def test_nested_json_too_deep_for_python_is_named(tmp_path):
     outer, depth = '{"message_id": "m", "role": "prompter", "text": "?", "replies": [', 100_000
     path = tmp_path / "made.jsonl"
-    path.write_text("\n" + outer * depth + "]}" * depth)
+    path.write_text("\n" + outer * depth + "]}" * depth, encoding="utf-8")
     with pytest.raises(DataError, match=r"made.jsonl, line 2: nested too deep.*one message a line"):
         loading.load_conversations(path)
 
