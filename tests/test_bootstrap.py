@@ -194,10 +194,23 @@ def test_all_notebooks_share_the_first_cell_and_only_the_last_asks_for_the_sft_p
 
 def without_course(tmp_path) -> dict[str, str]:
     """An environment in which the installed course cannot be imported, but everything else can."""
-    hook = "import sys\nsys.path[:] = [p for p in sys.path if p != {!r}]\n"
+    hook = "import os, sys\nsys.path[:] = [p for p in sys.path if not os.path.isdir(os.path.join(p, 'course_utils'))]\n"
     (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(hook.format(str(ROOT)), encoding="utf-8")
+    (tmp_path / "site" / "sitecustomize.py").write_text(hook, encoding="utf-8")
     return {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory) -> str:
+    """A git repository of the course as it stands here."""
+    folder = tmp_path_factory.mktemp("repository")
+    for part in ("course_utils", "data"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    git = ["git", "-C", str(folder), "-c", "user.name=test", "-c", "user.email=test@example.org"]
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "all"]):
+        subprocess.run([*git, *command], check=True)
+    return str(folder)
 
 
 def run_first_cell(folder, environment, *, then: str) -> subprocess.CompletedProcess:
@@ -208,19 +221,19 @@ def run_first_cell(folder, environment, *, then: str) -> subprocess.CompletedPro
 WHERE = "import course_utils, pathlib; print(pathlib.Path(course_utils.__file__).parent.parent.resolve())"
 
 
-def test_lone_notebook_brings_the_course_from_a_repository(tmp_path):
+def test_lone_notebook_brings_the_course_from_a_repository(tmp_path, repository):
     """An empty folder, no course installed, `COURSE_REPO` naming a local clone."""
     (tmp_path / "empty").mkdir()
-    environment = {**without_course(tmp_path), "COURSE_REPO": str(ROOT)}
+    environment = {**without_course(tmp_path), "COURSE_REPO": repository}
     done = run_first_cell(tmp_path / "empty", environment, then=WHERE)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(tmp_path / "empty" / "lora-course")
 
 
-def test_lone_notebook_finds_its_clone_again(tmp_path):
+def test_lone_notebook_finds_its_clone_again(tmp_path, repository):
     """After a restart of the kernel, or in a second notebook beside the first."""
     (tmp_path / "empty").mkdir()
-    environment = {**without_course(tmp_path), "COURSE_REPO": str(ROOT)}
+    environment = {**without_course(tmp_path), "COURSE_REPO": repository}
     for _ in range(2):
         done = run_first_cell(tmp_path / "empty", environment, then=WHERE)
         assert done.returncode == 0, done.stderr
@@ -235,10 +248,10 @@ def fake_git(folder, script: str) -> str:
     return f"{folder}:/usr/bin:/bin"
 
 
-def test_an_interrupted_clone_is_not_taken_for_the_course(tmp_path):
+def test_an_interrupted_clone_is_not_taken_for_the_course(tmp_path, repository):
     """git is killed when half the files are there; the next run of the cell fetches the whole course."""
     (tmp_path / "empty").mkdir()
-    environment = {**without_course(tmp_path), "COURSE_REPO": str(ROOT)}
+    environment = {**without_course(tmp_path), "COURSE_REPO": repository}
     half = fake_git(tmp_path / "bin", 'for d; do :; done; mkdir -p "$d/course_utils"; kill -9 $$')
     done = run_first_cell(tmp_path / "empty", {**environment, "PATH": half}, then=WHERE)
     assert done.returncode != 0
@@ -260,12 +273,12 @@ def test_each_failure_of_a_lone_notebook_is_one_sentence(tmp_path):
 
 
 @pytest.mark.slow
-def test_whole_lone_notebook_runs_in_an_empty_folder(tmp_path, monkeypatch):
+def test_whole_lone_notebook_runs_in_an_empty_folder(tmp_path, repository, monkeypatch):
     """Notebook 01, alone, from its first cell to its last, with nothing but `COURSE_REPO` to go by."""
     lone = tmp_path / "empty" / "01_lora.ipynb"
     lone.parent.mkdir()
     shutil.copy(ROOT / "notebooks" / lone.name, lone)
-    for name, value in {**without_course(tmp_path), "COURSE_REPO": str(ROOT)}.items():
+    for name, value in {**without_course(tmp_path), "COURSE_REPO": repository}.items():
         monkeypatch.setenv(name, value)
     notebook, _ = course.execute(lone)
     assert (lone.parent / "lora-course" / "course_utils").is_dir()
