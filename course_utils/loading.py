@@ -5,7 +5,6 @@ import contextlib
 import ctypes
 import gc
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +36,6 @@ DEFAULT = (model_cache.NAME, model_cache.PUBLIC_ID)
 
 noise.quiet()
 transformers.utils.logging.disable_progress_bar()  # bars for reading local files; downloads keep their own
-# PEFT asks the hub for the base model's vocabulary at every save. Without a network it says so, twice, and saves all
-# the same. (Who adds tokens to the default model passes `save_embedding_layers=True`.)
-for message in ("(?s)Unable to fetch remote file .* in {}", "Could not find a config file in {}"):
-    warnings.filterwarnings("ignore", message=message.format(model_cache.PUBLIC_ID), category=UserWarning)
 
 
 def load_model(

@@ -3,12 +3,16 @@
 import logging
 import warnings
 
-FUTURE_WARNINGS = (
+WARNINGS = (
     # transformers warns about its own attribute, which PEFT and TRL read
-    "`is_gradient_checkpointing` is deprecated",
-    "`gradient_checkpointing` is deprecated",
+    ("`is_gradient_checkpointing` is deprecated", FutureWarning),
+    ("`gradient_checkpointing` is deprecated", FutureWarning),
     # transformers about the name by which PEFT passes it the vectors of prefix tuning
-    "`?past_key_values`? is deprecated",
+    ("`?past_key_values`? is deprecated", FutureWarning),
+    # PEFT asks the hub for the default model's vocabulary at every save. Without a network it says so, twice, and saves
+    # all the same. (Who adds tokens to that model passes `save_embedding_layers=True`.)
+    ("(?s)Unable to fetch remote file .* in HuggingFaceTB/SmolLM2-135M-Instruct", UserWarning),
+    ("Could not find a config file in HuggingFaceTB/SmolLM2-135M-Instruct", UserWarning),
 )
 LOGGERS = (
     # an optional CPU kernel that the course does without (see loading.make_safe_to_train)
@@ -20,7 +24,7 @@ LOGGERS = (
 
 def quiet() -> None:
     """Silence the known noise; every other warning still shows. Torch is not imported."""
-    for message in FUTURE_WARNINGS:
-        warnings.filterwarnings("ignore", message=message, category=FutureWarning)
+    for message, category in WARNINGS:
+        warnings.filterwarnings("ignore", message=message, category=category)
     for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)

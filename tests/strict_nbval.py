@@ -13,7 +13,6 @@ What it adds to nbval (each point has a test in `test_strict_nbval.py`):
 """
 
 import math
-import os
 import re
 import time
 from collections import defaultdict
@@ -201,12 +200,6 @@ class StrictCell(nbval.plugin.IPyNbCell):
                 if key != "data" and key not in self.parent.skip_compare:
                     texts[key].append(str(value))
         return texts
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Give notebooks and tests the same closed, small machine."""
-    os.environ["COURSE_PROFILE"] = "cpu"
-    os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 @pytest.hookimpl(wrapper=True)

@@ -84,16 +84,16 @@ def test_fit_refuses_what_cannot_work():
         training.fit(tiny(), made_examples(), steps=1, lr=1e-3, batch_size=99)
 
 
-def test_fit_equals_adamw_on_a_frozen_fp16_base_with_fp32_adapters(model, examples):
+def test_gradients_do_not_vanish_in_a_float16_base(model, examples):
     """Gradients that run back through float16 vanish unless the loss is scaled: each must keep its direction."""
 
     def first_gradients(base: torch.nn.Module) -> dict[str, torch.Tensor]:
         torch.manual_seed(1)
-        tuned = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False))
+        tuned = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "k_proj"]))
         found: dict[str, torch.Tensor] = {}
 
         def keep(optimizer: torch.optim.Optimizer, *_: object) -> None:
-            found.update({name: p.grad.clone() for name, p in tuned.named_parameters() if p.requires_grad})
+            found.update({name: p.grad.flatten() for name, p in tuned.named_parameters() if "lora_B" in name})
 
         hook = register_optimizer_step_pre_hook(keep)
         training.fit(tuned, examples, steps=1, lr=1e-5, max_grad_norm=1e9)
@@ -101,8 +101,9 @@ def test_fit_equals_adamw_on_a_frozen_fp16_base_with_fp32_adapters(model, exampl
         return found
 
     exact, halved = (first_gradients(copy.deepcopy(model).to(kind)) for kind in (torch.float32, torch.float16))
-    assert len(exact) == 120
-    assert min(torch.cosine_similarity(exact[name].flatten(), halved[name].flatten(), dim=0) for name in exact) > 0.99
+    assert len(exact) == 60
+    cosines = [torch.cosine_similarity(exact[name], halved[name], dim=0) for name in exact]
+    assert min(cosines) > 0.9995  # 0.998 without the scale
 
 
 def test_fit_refuses_to_train_float16_weights():
