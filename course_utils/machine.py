@@ -7,6 +7,7 @@ import re
 import sys
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 
 import torch
 
@@ -114,6 +115,6 @@ def describe() -> str:
     """One line on the hardware and the main libraries, for records and bug reports."""
     here = torch.cuda.get_device_name() if device() == "cuda" else f"{platform.machine()} CPU"
     flags = torch.backends.cpu.get_cpu_capability() + (" with native bf16" if has_native_bf16("cpu") else "")
-    names = ("torch", "transformers", "peft", "bitsandbytes", "trl")
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in names)
+    names = ("torch", "transformers", "peft", "bitsandbytes", "trl")  # the last one is there for notebook 04 only
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in names if find_spec(name))
     return f"{here} ({flags}), {torch.get_num_threads()} threads, Python {platform.python_version()}, {versions}"

@@ -98,12 +98,12 @@ def test_a_gpu_that_torch_has_no_code_for_is_left_alone(pretend, capsys, capabil
     ],
 )
 def test_cpu_without_native_bf16_gets_fp32(monkeypatch, instructions, expected):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
     assert machine.fast_dtype("cpu") == expected
 
 
 def test_older_torch_cannot_tell_and_gets_fp32(monkeypatch):
-    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     assert machine.fast_dtype("cpu") == torch.float32
 
 
@@ -137,9 +137,11 @@ def test_only_notebook_04_needs_trl_and_datasets():
     assert {"trl", "datasets"} <= modules_after("from course_utils import sft")
 
 
-def test_describe_names_versions_and_instruction_set():
-    assert torch.__version__ in machine.describe()
+def test_describe_names_versions_and_instruction_set(monkeypatch):
+    assert f"torch {torch.__version__.partition('+')[0]}" in machine.describe()
     assert torch.backends.cpu.get_cpu_capability() in machine.describe()
+    monkeypatch.setattr(machine, "find_spec", lambda name: None if name == "trl" else name)
+    assert "trl" not in machine.describe(), "notebooks 01 to 03, and studies, do without it"
 
 
 def test_environment_of_the_tests_is_the_cpu_profile():

@@ -108,6 +108,13 @@ def test_definitions_can_be_taken_out_for_testing(name):
     assert [word for word in written if not callable(definitions.get(word))] == []
 
 
+def test_conversations_are_learned_once_whatever_the_profile():
+    """Steps of a profile would make it twelve times with a large one, and the model worse than before."""
+    (trainer,) = [cell.source for cell in code_cells("04_guanaco_sft") if "sft_trainer(" in cell.source]
+    assert "num_train_epochs=1," in trainer
+    assert "steps" not in trainer
+
+
 NUMBER = re.compile(r"(?<![\w.,^/-])\d[\d,]*(?:\.\d+)?(?:e-?\d+)?(?![\w/])")
 NOT_QUOTED = re.compile(
     r"\(http[^)]*\)|arXiv[: ]\d+\.\d+|et al\.,? \d{4}|Machines \d{4}|(?:notebook|section|Table)s? \d+(?:\.\d+)?"

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import LlamaForCausalLM
 from trl import SFTConfig
 
-from course_utils import checkpoints, sft, training
+from course_utils import chat, checkpoints, evaluation, loading, sft, training
 from course_utils.sft import SupervisedSFTTrainer
 from tests.conftest import ROOT
 from tests.test_training import made_examples, tiny
@@ -215,6 +215,41 @@ def test_two_visible_gpus_do_not_stop_a_notebook(tokenizer, tmp_path, monkeypatc
     made = trainer(tokenizer, tmp_path)
     assert (made.args.n_gpu, made.args.train_batch_size) == (1, 4)
     assert "2 GPUs are visible; this process trains on one" in capsys.readouterr().err
+
+
+def test_float16_has_room_for_the_residual_stream(model, tokenizer):
+    """A T4 computes in float16, which ends at 65,504; layer 11 of this model already reaches about 26,000."""
+    trees = loading.load_conversations(split="train")[:28]
+    examples, largest = chat.encode_all(map(chat.top_thread, trees), tokenizer), []
+    hooks = [
+        layer.register_forward_hook(lambda *call: largest.append(call[-1].abs().max().item()))
+        for layer in model.model.layers
+    ]
+    try:
+        evaluation.nll(model, examples)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert 1_000 < max(largest) < 40_000
+
+
+def test_a_t4s_way_of_training_stays_finite(examples):
+    """Autocast in float16, the scaler, and the fused optimizer, on the CPU: no step is skipped, and the loss falls."""
+    model = get_peft_model(loading.load_model(precision="nf4-dq", compute_dtype=torch.float16, device="cpu"), CONFIG)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    optimizer, scaler = torch.optim.AdamW(trainable, lr=1e-3, fused=True), torch.amp.GradScaler("cpu")
+    losses, batch = [], training.collate(examples[:4])
+    for _ in range(3):
+        with torch.autocast("cpu", torch.float16):
+            loss = training.supervised_loss(model.train(), batch)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[2] < losses[0]
+    assert scaler.get_scale() == 65536
+    assert all(p.isfinite().all() for p in trainable)
 
 
 class Asked(Exception):
