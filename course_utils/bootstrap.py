@@ -59,7 +59,10 @@ def install(needed: list[Requirement]) -> None:
     blocked = [requirement for requirement in needed if installed(requirement.name) and requirement.name in KEPT]
     if blocked:
         raise RuntimeError(
-            f"Too old here: {', '.join(map(str, blocked))}. Upgrade it yourself, then restart the kernel."
+            "Too old here, and what this host runs on, so it is not touched: "
+            + ", ".join(f"{requirement.name} {installed(requirement.name)}" for requirement in blocked)
+            + f". Run `%pip install {' '.join(repr(str(requirement)) for requirement in blocked)}` in a cell, then "
+            "restart the kernel."
         )
     with tempfile.TemporaryDirectory() as folder:
         constraints = Path(folder) / "constraints.txt"

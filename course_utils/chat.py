@@ -95,10 +95,9 @@ def encode(
     start = _start(ids, tokenizer)
     ids, labels = (start + ids)[:max_length], ([IGNORE] * len(start) + labels)[:max_length]
     if all(label == IGNORE for label in labels[1:]):
-        raise ValueError(
-            f"No token is left to train on (max_length={max_length}, {len(ids)} tokens kept): the loss would be nan or "
-            f"zero. Raise max_length or drop this thread: {normalized(thread)[0]['content'][:60]!r}..."
-        )
+        where = "" if max_length is None else f" in the first {max_length} tokens"
+        start = normalized(thread)[0]["content"][:60]
+        raise ValueError(f"No token is left to train on: no answer{where}. Leave out the thread that starts {start!r}.")
     return {"input_ids": ids, "labels": labels}
 
 
@@ -142,8 +141,8 @@ def encode_all(
     reasons = {"without an answer": unanswered, f"longer than {max_length} tokens": len(encoded) - len(kept)}
     left_out = ", ".join(f"{number} {reason}" for reason, number in reasons.items() if number)
     if not kept:
-        why = f" ({left_out})" if left_out else ""
-        raise ValueError(f"No thread is left of {count}{why}: pass answered threads, or raise max_length.")
+        why = left_out or "there are none (a generator, such as map(...), can be gone through only once)"
+        raise ValueError(f"No thread can be used: {why}. Pass threads with answers, or raise max_length.")
     if left_out:
         print(f"{count - len(kept)} of {count} threads are left out: {left_out}.", file=sys.stderr)
     return kept
@@ -160,8 +159,8 @@ def end_id(tokenizer: PreTrainedTokenizerBase, template: str = "guanaco") -> int
     ids = _plain_ids(end, tokenizer)
     if tokenizer.convert_ids_to_tokens(ids) != [end]:
         raise ValueError(
-            f"An answer ends with {end} in the template {template!r}, which is not a token of this tokenizer. Choose "
-            "another template, or add it: tokenizer.add_special_tokens, then model.resize_token_embeddings."
+            f"The template {template!r} ends answers with {end}, which is no token of this tokenizer. Choose another, "
+            f"or call tokenizer.add_tokens([{end!r}], special_tokens=True), then model.resize_token_embeddings."
         )
     return ids[0]
 

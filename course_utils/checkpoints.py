@@ -19,7 +19,7 @@ def last_whole(folder: Path) -> Path | None:
         path = folder / f"{PREFIX}{step}"
         if _is_whole(path):
             return path
-        print(f"{path} was not written to its end: going on from the one before, if there is one.", file=sys.stderr)
+        print(f"{path} was not written to its end: the one before is taken, or the run starts over.", file=sys.stderr)
     return None
 
 
@@ -48,9 +48,11 @@ def check_same_run(folder: Path, identity: dict[str, object]) -> None:
     wanted = json.loads(_as_json(identity))
     differing = [name for name in wanted if stored.get(name) != wanted[name]]
     if differing:
-        what = f"different: {', '.join(differing)}" if stored else f"there is no {IDENTITY} that describes it"
+        short = [name for name in differing if not isinstance(wanted[name], (dict, str)) and name in stored]
+        what = [f"{name} {stored[name]} there, {wanted[name]} now" if name in short else name for name in differing]
+        why = f"different: {'; '.join(what)}" if stored else f"there is no {IDENTITY} that describes it"
         raise ValueError(
-            f"{folder} holds checkpoints of another run ({what}). Name another output_dir, or delete that folder."
+            f"{folder} holds checkpoints of another run ({why}). Name another output_dir, or delete that folder."
         )
 
 

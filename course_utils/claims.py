@@ -128,7 +128,7 @@ def write_readme(notebooks: Iterable[Path], readme: Path = ROOT / "README.md") -
     text = readme.read_text(encoding="utf-8")
     if not README_TABLE.search(text):
         raise ValueError(
-            f"{readme.name}: no lines '<!-- claims -->' and '<!-- /claims -->' to write the table between."
+            f"{readme.name}: no lines '<!-- claims -->' and '<!-- /claims -->' ; the table goes between them."
         )
     write_whole(readme, README_TABLE.sub(lambda _: markdown(collect(notebooks)), text))
 

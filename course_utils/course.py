@@ -176,6 +176,9 @@ def main() -> None:
     target.mkdir(parents=True, exist_ok=True)
     paths = [path.resolve() for path in options.notebooks] or NOTEBOOKS
     names, runs = [path.stem for path in NOTEBOOKS], []
+    for path in paths:
+        if not path.is_file():
+            parser.error(f"there is no notebook {path}")
     screen = Console(highlight=False)
     for path in paths:
         with screen.status(f"{path.name} ..."):

@@ -48,6 +48,8 @@ def load_conversations(
     """
     if split not in (None, *SPLITS):
         raise ValueError(f"Unknown split {split!r}; choose train, validation or test.")
+    if source == HUB_PREFIX:
+        raise ValueError(f"{source!r} names no data set; write its id behind it: 'hub:OpenAssistant/oasst1'.")
     if isinstance(source, str) and source.startswith(HUB_PREFIX):
         name, found = source, numbered(_hub_rows(source.removeprefix(HUB_PREFIX)), source)
     else:
@@ -72,8 +74,12 @@ def load_conversations(
 
 
 def _hub_rows(dataset_id: str) -> Iterator[dict[str, Any]]:
-    from datasets import load_dataset
-
+    try:
+        from datasets import load_dataset
+    except ImportError as error:
+        raise ImportError(
+            "The hub is read with the package datasets, which is missing: `pip install datasets`."
+        ) from error
     try:
         yield from load_dataset(dataset_id, split="train")
     except (OSError, ValueError) as error:

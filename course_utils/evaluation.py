@@ -32,7 +32,7 @@ class NLL:
         if self.tokens < 1:
             raise ValueError(
                 "No token was scored, so there is no loss. Pass at least one example with a label other than -100 "
-                "behind its first token; chat.encode_all says on stderr how many threads it leaves out, and why."
+                "after its first token; chat.encode_all says on stderr how many threads it leaves out, and why."
             )
 
     @property
@@ -95,6 +95,8 @@ def general_nll(
     Raises:
         ValueError: no passages, or one that is not text.
     """
+    if isinstance(passages, str) or not passages:
+        raise ValueError("passages is no list of texts, or empty: pass loading.load_passages(), or a list of your own.")
     for number, passage in enumerate(passages):
         if problem := text_problem(passage):
             raise ValueError(f"Passage {number} (counted from 0) {problem}")
@@ -161,9 +163,7 @@ def stop_rate(answers: Sequence[Answer]) -> float:
         ValueError: no answers.
     """
     if not answers:
-        raise ValueError(
-            "There are no answers, so no share of them stopped: pass what `generate` gives for a question."
-        )
+        raise ValueError("The list of answers is empty: pass what evaluation.generate returns for one thread or more.")
     return sum(answer.stopped for answer in answers) / len(answers)
 
 
@@ -175,7 +175,7 @@ def accuracy(answers: Sequence[Answer], references: Sequence[str]) -> float:
     """
     if not answers or len(answers) != len(references):
         raise ValueError(
-            f"{len(answers)} answers and {len(references)} references: pass one reference for each answer, and at "
-            "least one of both."
+            f"The numbers of answers ({len(answers)}) and references ({len(references)}) have to be equal and not 0: "
+            "pass one reference for each answer."
         )
     return sum(a.text == reference for a, reference in zip(answers, references, strict=True)) / len(references)

@@ -20,12 +20,10 @@ def mean_and_interval(values: pd.Series | Sequence[float]) -> tuple[float, float
     series = pd.Series(values, dtype=object)
     for row, value in series.items():
         if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-            raise ValueError(
-                f"row {row}: {value!r} is no finite number; repeat that run or leave its group out "
-                "(for yes or no there is `share_and_interval`)"
-            )
+            shares = " (share_and_interval counts yes and no)" if isinstance(value, bool) else ""
+            raise ValueError(f"row {row}: {value!r} is not a finite number{shares}; repeat that run or leave it out")
     if len(series) < 2:
-        raise ValueError(f"an interval needs two runs or more, there are {len(series)}; add seeds or leave it out")
+        raise ValueError(f"an interval needs at least two runs, here is {len(series)}; add seeds, or leave it out")
     numbers = series.to_numpy(dtype=float)
     quantile = stats.t.ppf((1 + LEVEL) / 2, df=len(numbers) - 1)
     return float(numbers.mean()), float(quantile * numbers.std(ddof=1) / np.sqrt(len(numbers)))
@@ -38,7 +36,7 @@ def share_and_interval(hits: int, trials: int) -> tuple[float, float, float]:
         ValueError: there are no trials, or the hits are no count between 0 and them.
     """
     if not 0 <= hits <= trials or not trials:
-        raise ValueError(f"{hits} hits in {trials} trials: count one trial at least, and no more hits than trials.")
+        raise ValueError(f"{hits} hits in {trials} trials: there have to be trials, and from 0 to as many hits.")
     interval = stats.binomtest(hits, trials).proportion_ci(LEVEL, method="wilson")
     return hits / trials, float(interval.low), float(interval.high)
 

@@ -78,8 +78,8 @@ def load_model(
     stored = _stored_precision(config)
     if stored and precision not in ("auto", stored):
         raise ValueError(
-            f"{model_id!r} is stored in {stored}, so it cannot be loaded in {precision}. Leave precision at 'auto'; "
-            "for 16- or 32-bit weights call `.dequantize()` on the loaded model."
+            f"{model_id!r} is stored in {stored}, so it cannot be loaded in {precision}. Leave precision at 'auto'"
+            + ("; for 16- or 32-bit weights call `.dequantize()` on the loaded model." * (stored in QUANTIZED) or ".")
         )
     quantized = bool(stored) or precision in QUANTIZED
     dtype = DTYPES.get(precision) or (compute_dtype if quantized else None) or machine.fast_dtype(device)
@@ -164,9 +164,9 @@ def _source(model_id: str, revision: str | None) -> str:
     try:
         validate_repo_id(model_id)
     except HFValidationError:
-        what = "is a file" if path.is_file() else "is not there"
+        what = "is a file, not a folder" if path.is_file() else "is not there"
         raise FileNotFoundError(
-            f"Cannot load {str(model_id)!r}: the folder {path.absolute()} {what}. Give the path of a folder that holds "
+            f"Cannot load {str(model_id)!r}: {path.absolute()} {what}. Give the path of a folder that holds "
             "config.json and *.safetensors, or a hub id of the form owner/name."
         ) from None
     return model_id
@@ -185,14 +185,19 @@ def _check_files(source: str) -> None:
         raise OSError(f"{folder} has no config.json, so it holds no model; `model.save_pretrained(folder)` writes one.")
     if not any(name.endswith(".safetensors") for name in names):
         pickled = any(name.startswith("pytorch_model") for name in names)
-        raise OSError(_safetensors_only(source) if pickled else f"{folder} has no weights (*.safetensors).")
+        raise OSError(
+            _safetensors_only(source)
+            if pickled
+            else f"{folder} has no weights (*.safetensors); `model.save_pretrained(folder)` writes them."
+        )
 
 
 def _safetensors_only(source: str) -> str:
     return (
         f"{source!r} has its weights in pytorch_model.bin only. The course reads safetensors only: a .bin is a pickle, "
         "and reading a pickle can run any code. If you trust where it comes from, convert it once: "
-        f"`AutoModelForCausalLM.from_pretrained({source!r}, use_safetensors=False).save_pretrained(new_folder)`."
+        f"`AutoModelForCausalLM.from_pretrained({source!r}, use_safetensors=False).save_pretrained(new_folder)` and "
+        f"`AutoTokenizer.from_pretrained({source!r}).save_pretrained(new_folder)`."
     )
 
 
@@ -212,7 +217,11 @@ def _from_pretrained(auto_class: type, source: str, revision: str | None, **opti
             ) from error
         if "use_safetensors" in str(error):
             raise OSError(_safetensors_only(source)) from error
-        offline = " HF_HUB_OFFLINE is set: unset it to use the network." if os.environ.get("HF_HUB_OFFLINE") else ""
+        offline = (
+            " HF_HUB_OFFLINE is set: to use the network, unset it and start Python again."
+            if os.environ.get("HF_HUB_OFFLINE")
+            else ""
+        )
         raise OSError(
             f"Cannot load {source!r}, which is no folder here, from the hub: {reason} Check the id and the network (a "
             "gated model also needs `hf auth login`), give the path of a local folder, or use the default "

@@ -60,8 +60,8 @@ def _has_kernels(capability: tuple[int, int]) -> bool:
     if any(made <= capability and (kind == "compute" or made[0] == capability[0]) for kind, made in built):
         return True
     print(
-        f"The GPU {torch.cuda.get_device_name()} (compute capability {capability[0]}.{capability[1]}) is too old for "
-        f"torch {torch.__version__}, which has no code for it: the CPU is used.",
+        f"torch {torch.__version__} has no code for the GPU {torch.cuda.get_device_name()} (compute capability "
+        f"{capability[0]}.{capability[1]}), so the CPU is used. To use the GPU, install a build of torch made for it.",
         file=sys.stderr,
     )
     return False

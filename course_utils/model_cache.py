@@ -72,7 +72,9 @@ def default_model_dir() -> Path:
                 "a folder that you may write to."
             )
         if target.exists():
-            reason += f" What lies in {target} is damaged ({damage}): delete that folder, then run again."
+            reason += (
+                f" The model in {target} is damaged ({damage}); if this goes on, delete that folder and run again."
+            )
         raise ModelCacheError(reason) from error
     return target
 
@@ -84,13 +86,14 @@ def _damage(folder: Path) -> str | None:
     """
     try:
         if (folder / MANIFEST).exists():
-            for name, written in json.loads((folder / MANIFEST).read_text(encoding="utf-8")).items():
+            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            for name, written in manifest.items():
                 size = (folder / name).stat().st_size
                 if size != written["bytes"]:
                     return f"{name} has {size} bytes instead of {written['bytes']}"
                 if _sha256(folder / name) != written["sha256"]:
                     return f"{name} was altered"
-            return None
+            return None if WEIGHTS in manifest else f"{MANIFEST} does not name {WEIGHTS}"
         for name in OTHERS:
             text = (folder / name).read_text(encoding="utf-8")
             if name.endswith(".json"):
@@ -98,8 +101,8 @@ def _damage(folder: Path) -> str | None:
         return None if _sha256(folder / WEIGHTS) == WEIGHTS_SHA256 else f"{WEIGHTS} is cut or was altered"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
-    except (OSError, ValueError) as error:
-        return f"it cannot be read: {error}"
+    except (OSError, ValueError, TypeError, AttributeError, LookupError) as error:  # the manifest may hold anything
+        return f"it cannot be read: {error!r}"
 
 
 def _sha256(path: Path) -> str:

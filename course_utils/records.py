@@ -90,7 +90,9 @@ def short(value: object) -> str:
 def check_text(place: str, field: str, value: object, of: str = "") -> None:
     """Refuse what is not text or cannot be encoded; `of` says whose text it is."""
     if not isinstance(value, str) or not value.strip():
-        fail(place, field, f"{of}expected a non-empty string, found {short(value)}; mend it, or leave the record out")
+        fail(
+            place, field, f"{of}expected a non-empty string, found {short(value)}; correct it, or leave the record out"
+        )
     check_characters(place, field, value, of)
 
 
@@ -99,14 +101,14 @@ def check_characters(place: str, field: str, value: str, of: str = "") -> None:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        half = f"character {error.start + 1} is {value[error.start]!r}, half of a surrogate pair"
+        half = f"character {error.start + 1} is {value[error.start]!r}, half of a character, as of a cut emoji"
         fail(place, field, f"{of}{half}; write the whole character, or take it out")
 
 
 def _content(path: Path) -> bytes:
     path = Path(os.path.expanduser(path))  # unlike Path.expanduser, leaves an unknown `~name` as it is
     if path.is_dir():
-        raise IsADirectoryError(f"{path.absolute()} is a folder; give one of its files: {_listed(path)}.")
+        raise IsADirectoryError(f"{path.absolute()} is a folder; give a file; it holds {_listed(path)}.")
     if not path.exists():
         folder = path.absolute().parent
         if not folder.is_dir():
@@ -135,7 +137,7 @@ def _parquet_rows(content: bytes, name: str) -> list[dict[str, Any]]:
         import pyarrow.parquet
     except ImportError as error:
         raise DataError(
-            f"{name} is a Parquet file, and pyarrow, which reads it, is missing: pip install pyarrow."
+            f"{name} is a Parquet file, and pyarrow, which reads it, is missing; `pip install pyarrow` brings it."
         ) from error
     try:
         return pyarrow.parquet.read_table(pyarrow.BufferReader(content)).to_pylist()

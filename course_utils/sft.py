@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import sys
 import time
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from trl import SFTConfig, SFTTrainer
 
 from course_utils import checkpoints, machine
 from course_utils.chat import Example
-from course_utils.training import Batch, History, check_finite, supervised_loss
+from course_utils.training import Batch, History, check_finite, stopped, supervised_loss
 
 DECIDING = (  # fields of SFTConfig that decide what is learned
     "per_device_train_batch_size gradient_accumulation_steps world_size learning_rate lr_scheduler_type warmup_steps "
@@ -82,7 +81,7 @@ class _SavesOnlyNumbers(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, *, model: nn.Module, **_: object
     ) -> None:
         if control.should_save and not all(p.isfinite().all() for p in model.parameters() if p.requires_grad):
-            check_finite(math.nan, state.global_step, args.learning_rate)
+            raise stopped(f"After step {state.global_step} a trained parameter is nan or infinite", args.learning_rate)
 
 
 def sft_trainer(
@@ -108,7 +107,9 @@ def sft_trainer(
         ValueError: there is no example.
     """
     if not examples:
-        raise ValueError("There is no example to train on: check the split, and max_length against the lengths.")
+        raise ValueError(
+            "The list of examples is empty. chat.encode_all says on stderr how many threads it leaves out, and why."
+        )
     here = next(model.parameters()).device.type
     on_gpu = here == "cuda"
     defaults = {

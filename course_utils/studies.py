@@ -102,7 +102,9 @@ def table(name: str) -> pd.DataFrame:
     """
     path = _path(name)
     if not path.is_file():
-        raise ValueError(f"No records of a study {name!r}; choose from {', '.join(STUDIES)}.")
+        if name in STUDIES:
+            raise ValueError(f"{name!r} has no records yet: run `python -m course_utils.studies {name}`.")
+        raise ValueError(f"Unknown study {name!r}; choose from {', '.join(STUDIES)}.")
     records = _records(path)
     return pd.DataFrame([record.pop("settings") | record for record in records])
 

@@ -21,14 +21,22 @@ def normalized(thread: Iterable[Mapping], roles: Collection[str] | None = None, 
     """
     where = "Thread" if index is None else f"Thread {index}"
     if isinstance(thread, (str, Mapping)) or not isinstance(thread, Iterable):
-        raise ValueError(
-            f"{where}: expected a list of turns, found {type(thread).__name__}. Pass the list itself, for example "
-            "row['messages'] or row['conversations']."
-        )
+        raise ValueError(f"{where}: expected a list of turns, found {type(thread).__name__}. {_way_out(thread, index)}")
     turns = [_turn(turn, roles, f"{where}, turn {number} (counted from 0)") for number, turn in enumerate(thread)]
     if not turns:
         raise ValueError(f"{where} has no turns. Leave it out; a tree that nobody answered gives such a thread.")
     return turns
+
+
+def _way_out(thing: object, index: int | None) -> str:
+    """What to pass instead of something that is no thread."""
+    if isinstance(thing, str):
+        return "A single question becomes a thread by chat.question(text)."
+    if index is not None:
+        return "If this is one thread alone, put it into a list: [thread]."
+    if isinstance(thing, Mapping):
+        return "Pass the list itself, for example row['messages'] or row['conversations']."
+    return "chat.top_thread(tree) takes one out of a tree of messages."
 
 
 def _turn(turn: Mapping, roles: Collection[str] | None, where: str) -> Turn:
@@ -41,8 +49,8 @@ def _turn(turn: Mapping, roles: Collection[str] | None, where: str) -> Turn:
     role = ALIASES.get(role, role)
     if roles is not None and role not in roles:
         raise ValueError(
-            f"{where}: the template has no place for the role {role!r}. It knows {', '.join(roles)}; "
-            f"{', '.join(ALIASES)} are understood. Leave the turn out, or choose a template that knows the role."
+            f"{where}: the template has no role {role!r}. Its roles are {', '.join(map(_with_aliases, roles))}. Leave "
+            "the turn out, or choose a template that has the role."
         )
     problem = text_problem(content)
     if problem and (roles is not None or not isinstance(content, str)):
@@ -50,14 +58,21 @@ def _turn(turn: Mapping, roles: Collection[str] | None, where: str) -> Turn:
     return {"role": role, "content": content}
 
 
+def _with_aliases(role: str) -> str:
+    others = [alias for alias, meant in ALIASES.items() if meant == role]
+    return f"{role} (also {', '.join(others)})" if others else role
+
+
 def text_problem(content: object) -> str | None:
     """What keeps `content` from being text to learn or to ask, and what to do; None if nothing does."""
     if isinstance(content, (list, tuple)):
-        return "is a list of parts, not text. Join its text parts into one string, or leave it out."
+        return "is a list of parts, not text. Join its text parts into one string."
     if not isinstance(content, str):
-        return f"is missing or not text: {content!r}. Put a string there, or leave it out."
+        return f"is missing or not text: {content!r}. Put a string there, or leave out what has no text."
     if not content.strip():
-        return f"is blank: {content!r}. Leave it out, with all that follows it in its thread."
+        return f"is blank: {content!r}. Put text there, or leave out what has none."
     if any("\ud800" <= character <= "\udfff" for character in content):
-        return "holds half a surrogate pair, which is no character. Read the data again with its right encoding."
+        return (
+            "holds half of a character (often of an emoji that was cut). Read the data again with its right encoding."
+        )
     return None

@@ -39,7 +39,9 @@ def collate(examples: Sequence[Example], pad_token_id: int = 0) -> Batch:
         ValueError: there is no example.
     """
     if not examples:
-        raise ValueError("There is no example to make a batch of: check the split, and max_length against the lengths.")
+        raise ValueError(
+            "The list of examples is empty. chat.encode_all says on stderr how many threads it leaves out, and why."
+        )
     length = max(len(example["input_ids"]) for example in examples)
 
     def padded(values: list[list[int]], filler: int) -> torch.Tensor:
@@ -79,7 +81,9 @@ def supervised_loss(model: nn.Module, batch: Batch, num_items: torch.Tensor | in
     """
     losses = token_losses(model, batch)
     if num_items is None and not losses.numel():
-        raise ValueError("No token of this batch is supervised: all labels are -100. Check the mask and max_length.")
+        raise ValueError(
+            "All labels of this batch are -100, so there is nothing to learn from it. Pass examples with answers."
+        )
     return losses.sum() / (losses.numel() if num_items is None else num_items)
 
 
@@ -90,10 +94,15 @@ def check_finite(loss: float, step: int, lr: float) -> None:
         FloatingPointError: the loss is nan or infinite; names the step, counted from 1.
     """
     if not math.isfinite(loss):
-        raise FloatingPointError(
-            f"The loss at step {step} is {loss}: the run was stopped, and nothing is saved from this step on. Try a "
-            f"learning rate below {lr:g}, precision='fp32', or look for odd examples in the data."
-        )
+        raise stopped(f"The loss at step {step} is {loss}", lr)
+
+
+def stopped(what: str, lr: float) -> FloatingPointError:
+    """The error of a run that went wrong, with what to try."""
+    return FloatingPointError(
+        f"{what}: the run was stopped, and nothing is saved from this step on. Try a learning rate below {lr:g}, "
+        "load_model(precision='fp32'), or look for odd examples in the data."
+    )
 
 
 def batches(examples: Sequence[Example], batch_size: int, seed: int) -> Iterator[list[Example]]:
@@ -102,9 +111,11 @@ def batches(examples: Sequence[Example], batch_size: int, seed: int) -> Iterator
     Raises:
         ValueError: the examples do not fill one batch.
     """
-    if not 0 < batch_size <= len(examples):
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; it has to be 1 or more.")
+    if len(examples) < batch_size:
         raise ValueError(
-            f"{len(examples)} examples do not fill one batch of {batch_size}: lower batch_size, or get more examples."
+            f"{len(examples)} examples do not fill one batch of {batch_size}: lower batch_size, or pass more examples."
         )
     return _passes(list(examples), batch_size, random.Random(seed))
 
@@ -124,7 +135,9 @@ def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
     """
     trainable = [p for p in model.parameters() if p.requires_grad]
     if not trainable:
-        raise ValueError("No parameter requires a gradient: add an adapter, or unfreeze the model.")
+        raise ValueError(
+            "No parameter requires a gradient: add an adapter (peft.get_peft_model), or model.requires_grad_(True)."
+        )
     if any(p.dtype == torch.float16 for p in trainable):
         raise ValueError(
             "Parameters in float16 cannot be trained: AdamW's squared gradients and its epsilon of 1e-8 are zero in "

@@ -92,7 +92,7 @@ def build(records: Iterable[Placed], *, keep_spam: bool = False) -> list[Message
     trees = [_assemble(root, children) for root in children[None]]
     for row in rows.values():
         if not row.reached:
-            fail(row.place, "parent_id", "a cycle: its parents never lead to a root; let the first message have none")
+            fail(row.place, "parent_id", "a cycle: its parents lead in a circle; let the first message have no parent")
     return [tree for tree in trees if tree is not None]
 
 
@@ -124,7 +124,11 @@ def _flatten(place: str, record: object, keep_spam: bool) -> Iterator[_Row]:
         message, parent_id = stack.pop()
         message = {name: _null(value) for name, value in message.items()}
         if message.get("parent_id") not in (None, parent_id):
-            fail(place, "parent_id", f"expected {parent_id!r}, which it stands below, found {message['parent_id']!r}")
+            fail(
+                place,
+                "parent_id",
+                f"expected {parent_id!r}, the message that it is nested in, found {message['parent_id']!r}",
+            )
         replies = [] if message.get("replies") is None else message["replies"]
         if not isinstance(replies, list) or not all(isinstance(reply, dict) for reply in replies):
             fail(place, "replies", f"expected a list of messages, found {short(replies)}")
@@ -143,12 +147,17 @@ def _null(value: object) -> object:
 
 def _row(place: str, message: dict[str, Any], keep_spam: bool) -> _Row:
     """A message whose fields have been checked one by one."""
+    if lists := [name for name in ("messages", "conversations") if isinstance(message.get(name), list)]:
+        turns = f"row[{lists[0]!r}]"
+        fail(
+            place, lists[0], f"a list of turns, not an OASST message; read the file with json and pass {turns} to chat"
+        )
     check_text(place, "message_id", message.get("message_id"))
     for name in ("parent_id", "message_tree_id", "lang"):
         if message.get(name) is not None:
             check_text(place, name, message[name])
     if message.get("role") not in ROLES:
-        fail(place, "role", f"expected one of {ROLES}, found {short(message.get('role'))}")
+        fail(place, "role", f"expected 'prompter' (for the user) or 'assistant', found {short(message.get('role'))}")
     for name in ("deleted", "review_result"):
         if message.get(name) not in (None, False, True):
             fail(place, name, f"expected true, false or null, found {short(message[name])}")
@@ -200,8 +209,8 @@ def _check_roots(roots: list[_Row]) -> None:
         root.tree_id = root.tree_id or root.id
         first = firsts.setdefault(root.tree_id, root)
         if first is not root:
-            other = f"tree {root.tree_id!r} has a root already ({first.place})"
-            fail(root.place, "parent_id", f"{other}; give each tree its own id")
+            other = f"no parent, but tree {root.tree_id!r} has a first message already ({first.place})"
+            fail(root.place, "parent_id", f"{other}; name its parent, or give it its own message_tree_id")
 
 
 def _assemble(root: _Row, children: dict[str, list[_Row]]) -> Message | None:

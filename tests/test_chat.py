@@ -91,7 +91,7 @@ def test_encode_all_leaves_out_long_and_unanswered_threads_whole_and_says_so(tok
 
 @pytest.mark.parametrize(
     ("threads", "problem"),
-    [([], "of 0"), ([[]], "1 without an answer"), ([THREAD], "1 longer than 20 tokens")],
+    [([], "there are none"), ([[]], "1 without an answer"), ([THREAD], "1 longer than 20 tokens")],
     ids=["none", "unanswered", "long"],
 )
 def test_nothing_left_to_encode_is_an_error(tokenizer, threads, problem):
@@ -182,9 +182,9 @@ def test_other_names_of_the_two_speakers_are_understood(tokenizer, template, use
 @pytest.mark.parametrize(
     ("template", "role", "known"),
     [
-        ("guanaco", "system", "user, assistant"),
-        ("guanaco", "tool", "user, assistant"),
-        ("chatml", "tool", "system, user, assistant"),
+        ("guanaco", "system", r"user \(also prompter, human\), assistant"),
+        ("guanaco", "tool", "user .*, assistant"),
+        ("chatml", "tool", "system, user .*, assistant"),
         ("chatml", None, "'user' or 'assistant'"),
     ],
 )
@@ -228,10 +228,25 @@ def test_content_that_is_not_text_is_an_error_with_its_place(tokenizer, content,
         chat.encode_all([THREAD, thread], tokenizer)
 
 
-@pytest.mark.parametrize("thread", ["Hi?", {"messages": THREAD}, None, ["Hi?"]], ids=repr)
-def test_what_is_not_a_list_of_turns_is_an_error(tokenizer, thread):
-    with pytest.raises(ValueError, match="expected"):
+@pytest.mark.parametrize(
+    ("thread", "way_out"),
+    [
+        ("Hi?", r"chat\.question"),
+        ({"messages": THREAD}, r"row\['messages'\]"),
+        (Message("q", "Hi?", "prompter"), r"chat\.top_thread"),
+        (None, ""),
+        (["Hi?"], ""),
+    ],
+    ids=["text", "row", "tree", "nothing", "list of texts"],
+)
+def test_what_is_not_a_list_of_turns_is_an_error(tokenizer, thread, way_out):
+    with pytest.raises(ValueError, match=f"expected.*{way_out}"):
         chat.encode(thread, tokenizer)
+
+
+def test_one_thread_where_several_are_expected_is_named(tokenizer):
+    with pytest.raises(ValueError, match=r"Thread 0: expected a list of turns, found dict.*\[thread\]"):
+        chat.encode_all(THREAD, tokenizer)
 
 
 @pytest.mark.parametrize("template", list(chat.TEMPLATES))
@@ -332,7 +347,7 @@ def test_a_tokenizer_without_an_end_token_is_an_error():
 
 def test_chatml_needs_its_end_token():
     tokenizer = toy_tokenizer(eos_token="</s>", special=["</s>"])
-    with pytest.raises(ValueError, match="not a token of this tokenizer"):
+    with pytest.raises(ValueError, match="no token of this tokenizer"):
         chat.encode(THREAD, tokenizer, "chatml")
 
 

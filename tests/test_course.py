@@ -117,6 +117,13 @@ def test_a_failing_cell_is_shown(made):
         course.execute(made("1 / 0"))
 
 
+def test_a_notebook_that_is_not_there_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["course", "nowhere.ipynb"])
+    with pytest.raises(SystemExit):
+        course.main()
+    assert "there is no notebook" in capsys.readouterr().err
+
+
 def test_cost_is_written_into_the_title_cell(made, tmp_path):
     notebook = nbformat.read(made("1"), as_version=4)
     course.state_cost(notebook, course.Run(tmp_path, "A title", 125, int(2.34e9)))

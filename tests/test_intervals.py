@@ -25,13 +25,13 @@ def test_interval_is_students_for_any_number_of_runs(runs, quantile):
 
 @pytest.mark.parametrize("values", [[], [1.0]])
 def test_an_interval_needs_two_runs(values):
-    with pytest.raises(ValueError, match=f"two runs or more, there are {len(values)}"):
+    with pytest.raises(ValueError, match=f"at least two runs, here is {len(values)}"):
         intervals.mean_and_interval(values)
 
 
 @pytest.mark.parametrize("bad", [NAN, float("inf"), None, True, "0.5", pd.NA])
 def test_a_value_that_is_no_number_is_named(bad):
-    with pytest.raises(ValueError, match=f"row 1: {bad!r} is no finite number"):
+    with pytest.raises(ValueError, match=f"row 1: {bad!r} is not a finite number"):
         intervals.mean_and_interval([0.5, bad, 0.7])
 
 
@@ -65,11 +65,11 @@ def test_runs_without_a_value_are_a_group_of_their_own():
 
 
 def test_a_group_without_an_interval_is_named():
-    with pytest.raises(ValueError, match="lr = 2, column 'score': .*two runs or more, there are 1"):
+    with pytest.raises(ValueError, match="lr = 2, column 'score': .*at least two runs, here is 1"):
         intervals.summarize(RUNS[:4], "lr", "score")
-    with pytest.raises(ValueError, match="lr = nan, column 'score': .*two runs or more, there are 1"):
+    with pytest.raises(ValueError, match="lr = nan, column 'score': .*at least two runs, here is 1"):
         intervals.summarize(RUNS.assign(lr=[1, 1, 1, 2, 2, NAN]), "lr", "score")
-    with pytest.raises(ValueError, match="lr = 2, column 'score': row 4: nan is no finite number"):
+    with pytest.raises(ValueError, match="lr = 2, column 'score': row 4: nan is not a finite number"):
         intervals.summarize(RUNS.assign(score=[1, 2, 4, 3, NAN, 3]), "lr", "score")
 
 

@@ -183,6 +183,14 @@ def test_a_damaged_file_is_fetched_again(pretend, tmp_path, capfd, damage, name)
     assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == sorted([folder.name, "fetch.lock"])
 
 
+@pytest.mark.parametrize("content", ["[]", "{}", "7", '{"model.safetensors": 3}', "cut off {"])
+def test_a_manifest_that_holds_something_else_is_damage(pretend, content):
+    folder = default_model_dir()
+    (folder / "manifest.json").write_text(content, encoding="utf-8")
+    assert default_model_dir() == folder
+    assert len(pretend) == 2
+
+
 def test_damage_that_cannot_be_mended_names_the_folder_to_delete(pretend, monkeypatch):
     folder = default_model_dir()
     cut(folder / "model.safetensors")

@@ -189,7 +189,7 @@ def folder_with_a_file(tmp_path: Path) -> Path:
     [
         (lambda folder: folder / "nothing.jsonl", FileNotFoundError, "no file .*nothing.jsonl.*holds made.jsonl"),
         (lambda folder: folder / "no" / "made.jsonl", FileNotFoundError, "no folder .*no, so no made.jsonl"),
-        (lambda folder: folder, IsADirectoryError, "is a folder.*one of its files: made.jsonl"),
+        (lambda folder: folder, IsADirectoryError, "is a folder.*it holds made.jsonl"),
         (lambda folder: "", IsADirectoryError, "is a folder"),
     ],
 )

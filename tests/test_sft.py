@@ -134,7 +134,7 @@ def test_a_finished_run_is_not_repeated(tokenizer, stopped):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"learning_rate": 3e-3}, "learning_rate"),
+        ({"learning_rate": 3e-3}, r"learning_rate 0\.01 there, 0\.003 now"),
         ({"seed": 1}, "seed"),
         ({"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}, "per_device_train_batch_size"),
         ({"lr_scheduler_type": "linear"}, "lr_scheduler_type"),
@@ -186,7 +186,7 @@ def test_parameters_that_are_no_numbers_are_not_saved(tokenizer, tmp_path):
 
 
 def test_an_empty_set_is_named(tokenizer, tmp_path):
-    with pytest.raises(ValueError, match="no example to train on"):
+    with pytest.raises(ValueError, match="The list of examples is empty"):
         sft.sft_trainer(tiny(), tokenizer, [], tmp_path)
 
 

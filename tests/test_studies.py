@@ -167,6 +167,14 @@ def test_unknown_study_names_the_choices():
         studies.table("nothing")
 
 
+def test_a_study_without_records_and_one_that_is_none_are_told_apart(made, monkeypatch):
+    monkeypatch.setattr(studies, "STUDIES", {"made": made[0]})
+    with pytest.raises(ValueError, match="'made' has no records yet: run `python -m course_utils.studies made`"):
+        studies.table("made")
+    with pytest.raises(ValueError, match="Unknown study 'dated'; choose from made"):
+        studies.table("dated")
+
+
 def test_grids_of_one_study_are_joined():
     grids = [{"method": ["base"]}, {"method": ["lora"], "r": [1, 4]}]
     expected = [{"method": "base"}, {"method": "lora", "r": 1}, {"method": "lora", "r": 4}]

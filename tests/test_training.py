@@ -128,17 +128,17 @@ def test_a_loss_that_is_no_number_stops_the_run_at_its_step(monkeypatch, value):
 
 def test_without_a_supervised_token_there_is_no_mean():
     masked = [{"input_ids": [5, 6, 7], "labels": [-100, -100, -100]}]
-    with pytest.raises(ValueError, match="No token of this batch is supervised"):
+    with pytest.raises(ValueError, match="All labels of this batch are -100"):
         training.supervised_loss(tiny(), training.collate(masked))
     assert training.supervised_loss(tiny(), training.collate(masked), num_items=7) == 0  # a share of a larger batch
 
 
 def test_empty_sets_say_what_to_look_at():
-    with pytest.raises(ValueError, match="no example to make a batch of"):
+    with pytest.raises(ValueError, match="The list of examples is empty"):
         training.collate([])
     with pytest.raises(ValueError, match="0 examples do not fill one batch of 4"):
         training.batches([], 4, seed=0)  # at once, not at the first batch
-    with pytest.raises(ValueError, match="do not fill one batch of 0"):
+    with pytest.raises(ValueError, match="batch_size is 0"):
         training.batches(made_examples(), 0, seed=0)
     assert training.History().tokens_per_second == 0
 

@@ -115,6 +115,13 @@ def test_malformed_files_name_file_line_and_field(rows, line, name, load):
     assert str(error.value).startswith(f"made.jsonl, line {line}, field '{name}': ")
 
 
+@pytest.mark.parametrize("name", ["messages", "conversations"])
+def test_a_file_of_threads_is_named_for_what_it_is(name):
+    thread = {"id": 7, name: [{"role": "user", "content": "Hi?"}]}
+    with pytest.raises(DataError, match=rf"field '{name}': a list of turns, not an OASST message; .*row\['{name}'\]"):
+        build(numbered([thread], "made"))
+
+
 def test_cycle_is_called_a_cycle(load):
     with pytest.raises(DataError, match="cycle"):
         load([*good(), record("x", "y", "prompter"), record("y", "x", "assistant")])
@@ -335,6 +342,14 @@ def test_a_hub_data_set_that_cannot_be_had_says_what_to_do(error, monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", failing)
     with pytest.raises(OSError, match="'some/name'.*leave out `source`"):
+        loading.load_conversations("hub:some/name")
+
+
+def test_a_hub_without_an_id_or_without_its_library_says_what_to_do(monkeypatch):
+    with pytest.raises(ValueError, match="'hub:' names no data set"):
+        loading.load_conversations("hub:")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ImportError, match="pip install datasets"):
         loading.load_conversations("hub:some/name")
 
 
