@@ -31,7 +31,6 @@ TEMPLATES = {
     # Guanaco's text (QLoRA repository, openassistant-guanaco data) has no newline between turns. One thing is added:
     # the end-of-sequence token after every answer, where the model has to stop.
     "guanaco": Template({"user": "### Human:", "assistant": "### Assistant:"}, space=" "),
-    # Tools are left out: models write their results in ways that differ.
     "chatml": Template(
         {role: f"<|im_start|>{role}\n" for role in ("system", "user", "assistant")}, end="<|im_end|>", gap="\n"
     ),
@@ -131,8 +130,7 @@ def encode_all(
     """
     roles, encoded, unanswered, count = _template(template).heads, [], 0, 0
     for count, thread in enumerate(threads, 1):
-        empty = isinstance(thread, Sized) and len(thread) == 0
-        turns = [] if empty else normalized(thread, roles, count - 1)
+        turns = [] if isinstance(thread, Sized) and not len(thread) else normalized(thread, roles, count - 1)
         if any(turn["role"] == "assistant" for turn in turns):
             encoded.append(encode(turns, tokenizer, template, train_on=train_on))
         else:
@@ -230,10 +228,15 @@ def _tokenize(pieces: list[Piece], tokenizer: PreTrainedTokenizerBase) -> Iterab
     """
     before = ""
     for (first, *rest), answer in pieces:
-        left, both = _plain_ids(before, tokenizer), _plain_ids(before + first, tokenizer)
-        ids = both[len(left) :] if both[: len(left)] == left else _plain_ids(first, tokenizer)
-        yield ids + [token for part in rest for token in _plain_ids(part, tokenizer)], answer
+        ids = _ids_behind(before, first, tokenizer)
+        yield ids + [token for part in rest for token in _ids_behind("\n", part, tokenizer)], answer
         before = [first, *rest][-1]
+
+
+def _ids_behind(before: str, text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids of `text` as it stands behind `before`: at the start of a text, some tokenizers put a space first."""
+    left, both = _plain_ids(before, tokenizer), _plain_ids(before + text, tokenizer)
+    return both[len(left) :] if both[: len(left)] == left else _plain_ids(text, tokenizer)
 
 
 def _plain_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -1,14 +1,21 @@
 """From where can an interrupted run go on? The newest whole checkpoint in its folder, if it is of the same run."""
 
+import hashlib
 import json
 import sys
 import zipfile
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
+from transformers import Trainer
 
 from course_utils.datafiles import write_whole
 
+DECIDING = (  # fields of SFTConfig that decide what is learned
+    "per_device_train_batch_size gradient_accumulation_steps world_size learning_rate lr_scheduler_type "
+    "lr_scheduler_kwargs warmup_steps optim optim_args weight_decay adam_beta1 adam_beta2 adam_epsilon max_grad_norm "
+    "bf16 fp16 neftune_noise_alpha seed data_seed dataloader_drop_last train_sampling_strategy"
+).split()
 PREFIX, IDENTITY = "checkpoint-", "run.json"  # transformers names the folders; the file says of which run they are
 
 
@@ -25,30 +32,51 @@ def last_whole(folder: Path) -> Path | None:
 
 def _is_whole(checkpoint: Path) -> bool:
     """Whether every file of it opens; `trainer_state.json` is written last, and a zip archive ends with its index."""
-    weights = list(checkpoint.glob("*.safetensors"))
-    archives = [checkpoint / "optimizer.pt", checkpoint / "scheduler.pt", *checkpoint.glob("rng_state*.pth")]
+    weights = list(checkpoint.rglob("*.safetensors"))  # adapters with a name have folders of their own
+    archives = {checkpoint / "optimizer.pt", checkpoint / "scheduler.pt", *checkpoint.glob("*.pt*")}
     try:
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        for index in checkpoint.glob("*.index.json"):
+            shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            weights += [checkpoint / shard for shard in shards]
         for path in weights:
             with safe_open(path, framework="pt"):
                 pass
-    except (OSError, ValueError, SafetensorError):
+    except (OSError, LookupError, ValueError, SafetensorError):
         return False
     return bool(weights) and all(zipfile.is_zipfile(path) for path in archives)
 
 
-def check_same_run(folder: Path, identity: dict[str, object]) -> None:
-    """Whether the checkpoints in `folder` are of the run that `identity` describes.
+def identity(trainer: Trainer) -> dict[str, object]:
+    """What decides a run: its settings, the model and its format, the adapter, and a hash of the data."""
+    args, config = trainer.args, trainer.model.config
+    found = {name: getattr(args, name) for name in DECIDING}
+    if args.lr_scheduler_type != "constant":  # such a schedule looks ahead to the end
+        found |= {"max_steps": args.max_steps, "num_train_epochs": args.num_train_epochs}
+    stored = getattr(config, "quantization_config", None)
+    stored = stored.to_dict() if hasattr(stored, "to_dict") else stored
+    dtype = trainer.model.get_input_embeddings().weight.dtype
+    found |= {"model": config._name_or_path, "dtype": dtype, "quantization": stored}
+    adapters = getattr(trainer.model, "peft_config", {})
+    for name, adapter in adapters.items():
+        found |= {f"{name}.{field}": value for field, value in adapter.to_dict().items() if field != "peft_version"}
+    data = hashlib.sha256(json.dumps(list(trainer.train_dataset)).encode()).hexdigest()
+    return {**found, "adapters": list(adapters), "data": data}
+
+
+def check_same_run(folder: Path, described: dict[str, object]) -> None:
+    """Whether the checkpoints in `folder` are of the run that is described.
 
     Raises:
         ValueError: they are of another run; names what differs.
     """
     path = folder / IDENTITY
     stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    wanted = json.loads(_as_json(identity))
-    differing = [name for name in wanted if stored.get(name) != wanted[name]]
-    if differing:
-        short = [name for name in differing if not isinstance(wanted[name], (dict, str)) and name in stored]
+    wanted = json.loads(_as_json(described))
+    # a newer PEFT has more fields, which say nothing of the run
+    differing = [name for name in wanted if name in stored and stored[name] != wanted[name]]
+    if differing or not stored:
+        short = [name for name in differing if name != "data" and not isinstance(wanted[name], (dict, list))]
         what = [f"{name} {stored[name]} there, {wanted[name]} now" if name in short else name for name in differing]
         why = f"different: {'; '.join(what)}" if stored else f"there is no {IDENTITY} that describes it"
         raise ValueError(
@@ -56,10 +84,12 @@ def check_same_run(folder: Path, identity: dict[str, object]) -> None:
         )
 
 
-def claim(folder: Path, identity: dict[str, object]) -> None:
+def claim(folder: Path, described: dict[str, object]) -> None:
     """Write down of which run the checkpoints in `folder` will be."""
-    write_whole(folder / IDENTITY, _as_json(identity))
+    write_whole(folder / IDENTITY, _as_json(described))
 
 
-def _as_json(identity: dict[str, object]) -> str:
-    return json.dumps(identity, indent=1, default=lambda value: sorted(value) if isinstance(value, set) else str(value))
+def _as_json(described: dict[str, object]) -> str:
+    return json.dumps(
+        described, indent=1, default=lambda value: sorted(value) if isinstance(value, set) else str(value)
+    )

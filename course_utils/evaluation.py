@@ -144,6 +144,7 @@ def generate(
                 ),
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
+                repetition_penalty=1.0,  # some models bring another one
                 eos_token_id=end,
                 pad_token_id=pad,
             )

@@ -39,10 +39,15 @@ PROFILES = {
 
 
 def device() -> str:
-    """The device that models are put on: "cuda", "mps" or "cpu"; `COURSE_PROFILE=cpu` keeps them off the GPU."""
+    """The device that models are put on: "cuda", "mps" or "cpu"; `COURSE_PROFILE=cpu` keeps them off the GPU.
+
+    Under torchrun "cuda" is the GPU of this process.
+    """
     if os.environ.get("COURSE_PROFILE") == "cpu":
         return "cpu"
     if torch.cuda.is_available():
+        if "LOCAL_RANK" in os.environ:
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         return "cuda" if _has_kernels(torch.cuda.get_device_capability()) else "cpu"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 

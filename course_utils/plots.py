@@ -15,11 +15,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P")
 FONT = 12
+HALO = [withStroke(linewidth=3, foreground="white")]  # a label that lies on a line stays readable
 
 
 class Picture(Figure):
@@ -60,12 +62,15 @@ def loss_curves(title: str, runs: Mapping[str, Sequence[float]]) -> Picture:
     _some(title, runs)
     figure, axes = canvas(title, "step", "loss (nats per token)")
     finite = {name: _finite(f"{title}, {name}", losses) for name, losses in runs.items()}
-    ends = _spread([float(losses[-3:].mean()) for losses in finite.values()], finite)
-    for index, ((name, losses), end) in enumerate(zip(runs.items(), ends, strict=True)):
+    heights = _spread([float(losses[-1]) for losses in finite.values()], finite)
+    last = max(map(len, runs.values()))
+    for index, ((name, losses), height) in enumerate(zip(runs.items(), heights, strict=True)):
         look = _look(index, len(losses), marked=False)
         axes.plot(range(1, len(losses) + 1), losses, **look)
-        beside = {"textcoords": "offset points", "color": look["color"], "fontsize": FONT}
-        axes.annotate(name, (len(losses), end), xytext=(6, 0), **beside)
+        leader = {"arrowstyle": "-", "color": look["color"], "linestyle": look["linestyle"]}
+        beside = {"va": "center", "color": look["color"], "fontsize": FONT, "path_effects": HALO}
+        end = (len(losses), float(finite[name][-1]))
+        axes.annotate(name, end, xytext=(1.1 * last, height), arrowprops=leader, **beside)
         axes.margins(x=0.02)
     axes.set_ylim(bottom=0)
     return figure.described(*(_trend(name, losses) for name, losses in runs.items()))
@@ -106,7 +111,7 @@ def curves(
         texts = [] if label is None else [f"{value:g}" for value in frame[label]]
         texts = [*texts[:-1], ", ".join([name, *texts[-1:]])]
         left = label is not None and index % 2 == 0
-        beside = {"textcoords": "offset points", "color": look["color"], "fontsize": FONT}
+        beside = {"textcoords": "offset points", "color": look["color"], "fontsize": FONT, "path_effects": HALO}
         for text, point in zip(texts, frame[[x, y]].iloc[-len(texts) :].to_numpy(), strict=True):
             offset = {"xytext": (-9, -14), "ha": "right"} if left else {"xytext": (9, 3 if label else -4), "ha": "left"}
             axes.annotate(text, point, **offset, **beside)
@@ -237,8 +242,8 @@ def _short(number: float) -> str:
 
 
 def _spread(ends: list[float], runs: Mapping[str, np.ndarray]) -> list[float]:
-    """Label heights moved apart by at least 7 % of the range, so that labels do not overlap."""
-    gap = 0.07 * max(max(losses) for losses in runs.values())
+    """Label heights moved apart by at least 8 % of the range, so that labels do not overlap."""
+    gap = 0.08 * max(max(losses) for losses in runs.values())
     placed: dict[int, float] = {}
     for index in sorted(range(len(ends)), key=ends.__getitem__):
         placed[index] = max(ends[index], max(placed.values(), default=-gap) + gap)

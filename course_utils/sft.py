@@ -1,11 +1,11 @@
 """How do I fine-tune it with TRL? Its `SFTTrainer` with the course's loss, on a CPU, a GPU or in several processes."""
 
-import hashlib
-import json
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -16,7 +16,6 @@ from transformers import (
     PrinterCallback,
     ProgressCallback,
     TrainerCallback,
-    TrainerControl,
     TrainerState,
     TrainingArguments,
 )
@@ -28,16 +27,18 @@ from course_utils import checkpoints, machine
 from course_utils.chat import Example
 from course_utils.training import Batch, History, check_finite, stopped, supervised_loss
 
-DECIDING = (  # fields of SFTConfig that decide what is learned
-    "per_device_train_batch_size gradient_accumulation_steps world_size learning_rate lr_scheduler_type warmup_steps "
-    "optim weight_decay adam_beta1 adam_beta2 adam_epsilon max_grad_norm bf16 fp16 neftune_noise_alpha seed data_seed"
-).split()
+NOT_HERE = ("packing", "padding_free", "label_smoothing_factor", "save_only_model")  # options that are not supported
 
 
 class SupervisedSFTTrainer(SFTTrainer):
     """TRL's trainer with `supervised_loss`: without Triton, TRL 1.16 scores every position twice and in fp32."""
 
     tokens_seen = 0  # by this process
+    has_run = False
+
+    def __init__(self, **options: Any) -> None:
+        self.in_16_bits: list[tuple[nn.Parameter, torch.dtype]] = []  # see _train_in_fp32
+        super().__init__(**options)
 
     def compute_loss(
         self,
@@ -47,13 +48,22 @@ class SupervisedSFTTrainer(SFTTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Mean loss in nats over the supervised tokens of this step, of all processes and accumulated batches."""
-        self.tokens_seen += int(inputs["attention_mask"].sum())
+        if return_outputs:
+            return super().compute_loss(model, inputs, True, num_items_in_batch)
         loss = supervised_loss(model, inputs, num_items_in_batch)
         if self.model.training:
+            self.tokens_seen += int(inputs["attention_mask"].sum())
             check_finite(loss.item(), self.state.global_step + 1, self.args.learning_rate)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # the items are everybody's, and DDP averages the gradients
-        return (loss, {"loss": loss}) if return_outputs else loss
+        return loss
+
+    def _save_checkpoint(self, *arguments: object) -> None:
+        """A finite loss can have an infinite gradient: parameters are looked at before they go into a checkpoint."""
+        if not all(p.isfinite().all() for p in self.model.parameters() if p.requires_grad):
+            what = f"After step {self.state.global_step} a trained parameter is nan or infinite"
+            raise stopped(what, self.args.learning_rate)
+        super()._save_checkpoint(*arguments)
 
 
 class _Progress(TrainerCallback):
@@ -74,14 +84,16 @@ class _Progress(TrainerCallback):
         self.bar.close()
 
 
-class _SavesOnlyNumbers(TrainerCallback):
-    """A finite loss can have an infinite gradient: parameters are looked at before they go into a checkpoint."""
+class _Finished(Exception):
+    """The checkpoint that a run goes on from is that of its last step."""
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, *, model: nn.Module, **_: object
-    ) -> None:
-        if control.should_save and not all(p.isfinite().all() for p in model.parameters() if p.requires_grad):
-            raise stopped(f"After step {state.global_step} a trained parameter is nan or infinite", args.learning_rate)
+
+class _StopsWhereItEnded(TrainerCallback):
+    """transformers asks whether a run is over only after a step, so it would make one more."""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: object, **__: object) -> None:
+        if state.global_step >= state.max_steps:
+            raise _Finished
 
 
 def sft_trainer(
@@ -104,8 +116,12 @@ def sft_trainer(
         options: fields of `trl.SFTConfig`, over the defaults of the course.
 
     Raises:
-        ValueError: there is no example.
+        ValueError: there is no example, or an option that the course's loss or `run` cannot serve.
     """
+    if refused := [name for name in NOT_HERE if options.get(name)]:
+        raise ValueError(f"{', '.join(refused)}: not supported here; use trl.SFTTrainer itself, or leave it out.")
+    if options.get("loss_type", "nll") != "nll":
+        raise ValueError("loss_type has to be 'nll' here; use trl.SFTTrainer itself for other losses.")
     if not examples:
         raise ValueError(
             "The list of examples is empty. chat.encode_all says on stderr how many threads it leaves out, and why."
@@ -137,14 +153,28 @@ def sft_trainer(
         processing_class=tokenizer,
         peft_config=peft_config,
     )
-    for parameter in trainer.model.parameters():  # fp16's gradient scaler cannot handle bf16 adapters
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+    _train_in_fp32(trainer)
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
-    trainer.add_callback(_Progress())
-    trainer.add_callback(_SavesOnlyNumbers())
+    for callback in (_StopsWhereItEnded(), _Progress()):
+        trainer.add_callback(callback)
     return trainer
+
+
+def _train_in_fp32(trainer: SupervisedSFTTrainer) -> None:
+    """Put into fp32 what is trained: fp16's gradient scaler cannot handle bf16, and small updates would be lost.
+
+    LoRA's layers, and models trained as a whole, work so anywhere. Other parameters, between layers in 16 bits, do only
+    under autocast: `run` puts them back into the format of those layers.
+    """
+    model, args = trainer.model, trainer.args
+    frozen = [p.dtype for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
+    for name, parameter in model.named_parameters():
+        between = bool(frozen) and "lora_" not in name
+        if parameter.requires_grad and (args.bf16 or args.fp16 or not between):
+            parameter.data = parameter.data.float()
+            if between:
+                trainer.in_16_bits.append((parameter, frozen[0]))
 
 
 def _in_one_process_on_one_gpu(args: SFTConfig) -> SFTConfig:
@@ -166,34 +196,38 @@ def run(trainer: SupervisedSFTTrainer) -> History:
     since the last start. The model is left without the trainer's wrapper for mixed precision.
 
     Raises:
-        ValueError: the output folder holds checkpoints of another run; names what differs.
+        ValueError: the trainer has run already, or the output folder holds checkpoints of another run; names what
+            differs.
         FloatingPointError: the loss became nan or infinite; names the step. Nothing is saved from there on.
     """
+    if trainer.has_run:  # accelerate wraps a model for mixed precision only once
+        raise ValueError(
+            "This trainer has run already. Make a new one with sft_trainer; it goes on from the last checkpoint, if "
+            "one was saved (save_strategy='steps')."
+        )
+    trainer.has_run = True
     folder = Path(trainer.args.output_dir)
-    checkpoint, identity = checkpoints.last_whole(folder), _identity(trainer)
+    checkpoint, described = checkpoints.last_whole(folder), checkpoints.identity(trainer)
     if checkpoint:
-        checkpoints.check_same_run(folder, identity)
+        checkpoints.check_same_run(folder, described)
     elif trainer.is_world_process_zero():
-        checkpoints.claim(folder, identity)
+        checkpoints.claim(folder, described)
     start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        with contextlib.suppress(_Finished):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        _unwrap(trainer)
     seconds = time.perf_counter() - start
-    # autocast stays on the model otherwise: its logits would differ from those of the same adapter loaded again
-    trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     tokens = trainer.accelerator.reduce(torch.tensor(trainer.tokens_seen, device=trainer.args.device))
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return History(losses, int(tokens), seconds)
 
 
-def _identity(trainer: SupervisedSFTTrainer) -> dict[str, object]:
-    """What decides a run: its settings, model and adapter, and a hash of its data."""
-    args = trainer.args
-    settings = {name: getattr(args, name) for name in DECIDING}
-    if args.lr_scheduler_type != "constant":  # such a schedule looks ahead to the end
-        settings |= {"max_steps": args.max_steps, "num_train_epochs": args.num_train_epochs}
-    return {
-        **settings,
-        "model": trainer.model.config._name_or_path,
-        "adapter": {name: config.to_dict() for name, config in getattr(trainer.model, "peft_config", {}).items()},
-        "data": hashlib.sha256(json.dumps(list(trainer.train_dataset)).encode()).hexdigest(),
-    }
+def _unwrap(trainer: SupervisedSFTTrainer) -> None:
+    """Take off what training put on the model; otherwise its logits would differ from those of a model loaded again."""
+    forward = trainer.model.__dict__.pop("_original_forward", None)  # accelerate's autocast
+    if forward is not None:
+        trainer.model.forward = forward
+    for parameter, dtype in trainer.in_16_bits:
+        parameter.data = parameter.data.to(dtype)

@@ -77,10 +77,10 @@ def supervised_loss(model: nn.Module, batch: Batch, num_items: torch.Tensor | in
     `num_items` replaces the number of supervised tokens as divisor (gradient accumulation, several processes).
 
     Raises:
-        ValueError: no token of the batch has a label, so that there is nothing to take the mean of.
+        ValueError: there is nothing to take the mean of, because no token has a label.
     """
     losses = token_losses(model, batch)
-    if num_items is None and not losses.numel():
+    if not losses.numel() and not num_items:
         raise ValueError(
             "All labels of this batch are -100, so there is nothing to learn from it. Pass examples with answers."
         )

@@ -313,6 +313,15 @@ def test_ordinary_text_is_tokenized_in_one_go(template, metaspace):
     assert chat.encode(THREAD, tokenizer, template)["input_ids"] == ids
 
 
+@pytest.mark.parametrize("metaspace", [False, True], ids=["bytes", "metaspace"])
+def test_a_spelled_token_gains_no_space(metaspace):
+    """Llama-2-like tokenizers put a space before the start of a text, and so before each part of one."""
+    tokenizer = toy_tokenizer(bos_token="<s>", eos_token="</s>", metaspace=metaspace)
+    ids = chat.encode(chat.question("a </s> b<s>c", "x"), tokenizer)["input_ids"]
+    assert "a </s> b<s>c###" in tokenizer.decode(ids)
+    assert ids.count(tokenizer.eos_token_id) == 1
+
+
 # Tokenizers of other models
 
 

@@ -54,7 +54,7 @@ def packed_weights(model: torch.nn.Module) -> list[torch.Tensor]:
 
 def test_qlora_holds_together(gpu, tokenizer, threads, tmp_path):
     """Loading, adapters, autocast, the gradient scaler, clipping and the fused optimizer."""
-    trainer = qlora(tokenizer, threads, tmp_path, gpu)
+    trainer = qlora(tokenizer, threads[:8], tmp_path, gpu)  # every step sees the same batch, so the loss must fall
     before = packed_weights(trainer.model)
     losses = sft.run(trainer).losses
     assert trainer.args.n_gpu == 1
@@ -91,7 +91,7 @@ def test_fp16_has_room_for_the_residual_stream(gpu, tokenizer, threads, tmp_path
     sft.run(trainer)
     assert len(largest) >= 60 * len(layers)
     assert torch.stack(largest).max() < 50_000
-    assert trainer.accelerator.scaler is None or trainer.accelerator.scaler.get_scale() >= 65536 / 4
+    assert trainer.accelerator.scaler.get_scale() >= 65536 / 4
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
@@ -142,7 +142,7 @@ def test_bytes_are_those_that_torch_allocates(gpu):
 def test_a_second_gpu_stays_empty_in_one_process(gpu, tokenizer, threads, tmp_path):
     if torch.cuda.device_count() < 2:
         pytest.skip("fewer than two GPUs")
-    trainer = qlora(tokenizer, threads, tmp_path, gpu)
+    trainer = qlora(tokenizer, threads[:8], tmp_path, gpu)
     losses = sft.run(trainer).losses
     assert trainer.args.n_gpu == 1
     assert losses[-1] < losses[0]
@@ -166,9 +166,12 @@ def test_an_apple_gpu_measures_generates_and_trains_like_the_cpu(monkeypatch, to
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["01_lora", "02_peft", "03_qlora", "04_guanaco_sft"])
+@pytest.mark.parametrize("name", ["02_peft", "03_qlora", "04_guanaco_sft"])
 def test_notebooks_run_and_keep_their_promises(gpu, name):
-    """Their numbers differ from those stored on a CPU; that nothing fails, and what is printed as True, may not."""
+    """Their numbers differ from those stored on a CPU; that nothing fails, and what is printed as True, may not.
+
+    Notebook 01 keeps its models on the CPU everywhere.
+    """
     path = ROOT / "notebooks" / f"{name}.ipynb"
     found, _ = course.execute(path)
     stored = nbformat.read(path, as_version=4)
@@ -178,5 +181,5 @@ def test_notebooks_run_and_keep_their_promises(gpu, name):
 def answers(notebook: nbformat.NotebookNode) -> list[tuple[int, str]]:
     """Every True and False that a cell prints, with the number of the cell."""
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    texts = [(number, str(cell.outputs)) for number, cell in enumerate(cells)]
-    return [(number, word) for number, text in texts for word in re.findall(r"\b(True|False)\b", text)]
+    printed = [(n, o.text) for n, cell in enumerate(cells) for o in cell.outputs if o.get("name") == "stdout"]
+    return [(number, word) for number, text in printed for word in re.findall(r"\b(True|False)\b", text)]

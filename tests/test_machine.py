@@ -87,6 +87,17 @@ def test_a_gpu_that_torch_has_no_code_for_is_left_alone(pretend, capsys, capabil
     assert machine.profile().name == ("cpu" if device == "cpu" else "t4" if capability < (8, 0) else "a100")
 
 
+def test_each_process_of_torchrun_has_its_own_gpu(pretend, monkeypatch):
+    pretend(2, (8, 0))
+    taken = []
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    assert machine.device() == "cuda"
+    assert taken == []
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert machine.device() == "cuda"
+    assert taken == [1]
+
+
 @pytest.mark.parametrize(
     ("instructions", "expected"),
     [

@@ -143,7 +143,7 @@ def test_zero_on_a_linear_axis_is_shown():
 
 def test_labels_of_close_curves_do_not_overlap():
     axes = plots.loss_curves("t", {"a": [3, 1.00], "b": [3, 1.01], "c": [3, 1.02]}).axes[0]
-    heights = sorted(text.xy[1] for text in axes.texts)
+    heights = sorted(text.xyann[1] for text in axes.texts)
     assert min(np.diff(heights)) >= 0.2
 
 

@@ -1,5 +1,6 @@
 """TRL's trainer with the course's loss: against the model's own loss, against itself, and on pretended hardware."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LNTuningConfig, LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
+from safetensors.torch import save_file
 from transformers import LlamaForCausalLM
 from trl import SFTConfig
 
@@ -125,10 +127,26 @@ def test_a_torn_checkpoint_falls_back_to_the_whole_one_before(tokenizer, stopped
     assert "checkpoint-6 was not written to its end" in capsys.readouterr().err
 
 
-def test_a_finished_run_is_not_repeated(tokenizer, stopped):
-    again = sft.run(trainer(tokenizer, stopped[0], **SAVING))
-    assert again.losses == pytest.approx(stopped[1])
-    assert (again.tokens, again.tokens_per_second) == (0, 0)
+@pytest.mark.parametrize("steps", [4, 6], ids=["within a pass over the data", "at the end of one"])
+def test_a_finished_run_is_not_repeated(tokenizer, tmp_path, steps):
+    """transformers would make one more step, and save it, each time that a run is over within a pass."""
+    options = {**SAVING, "max_steps": steps}
+    first, again = (trainer(tokenizer, tmp_path, **options) for _ in range(2))
+    losses = sft.run(first).losses
+    found = sft.run(again)
+    assert found.losses == pytest.approx(losses)
+    assert (len(found.losses), found.tokens, found.tokens_per_second) == (steps, 0, 0)
+    assert checkpoints.last_whole(tmp_path).name == f"checkpoint-{steps}"
+    for name, tensor in adapters(first.model).items():
+        assert torch.equal(tensor, adapters(again.model)[name]), name
+
+
+def test_a_trainer_runs_once(tokenizer, tmp_path):
+    """A second time it would train without autocast."""
+    made = trainer(tokenizer, tmp_path, max_steps=1)
+    sft.run(made)
+    with pytest.raises(ValueError, match="has run already. Make a new one with sft_trainer"):
+        sft.run(made)
 
 
 @pytest.mark.parametrize(
@@ -151,10 +169,12 @@ def test_other_settings_are_another_run(tokenizer, stopped, change, named):
 def test_other_data_and_other_adapters_are_another_run(tokenizer, stopped):
     options = {"per_device_train_batch_size": 4, "learning_rate": 1e-2, "max_steps": 6}
     other = LoraConfig(r=8, target_modules=["q_proj", "v_proj"])
-    with pytest.raises(ValueError, match=r"different: adapter\)"):
+    with pytest.raises(ValueError, match=r"different: default\.r 4 there, 8 now\)"):
         sft.run(sft.sft_trainer(tiny(49152), tokenizer, made_examples(), stopped[0], peft_config=other, **options))
     with pytest.raises(ValueError, match=r"different: data\)"):
         sft.run(sft.sft_trainer(tiny(49152), tokenizer, made_examples(9), stopped[0], peft_config=CONFIG, **options))
+    with pytest.raises(ValueError, match=r"different: dtype torch\.float32 there, torch\.bfloat16 now\)"):
+        sft.run(trainer(tokenizer, stopped[0], tiny(49152).bfloat16()))
     (stopped[0] / checkpoints.IDENTITY).unlink()
     with pytest.raises(ValueError, match=r"there is no run\.json that describes it"):
         sft.run(trainer(tokenizer, stopped[0]))
@@ -175,14 +195,72 @@ def test_a_loss_that_is_no_number_stops_the_run_and_is_not_saved(tokenizer, tmp_
     assert [entry["loss"] for entry in made.state.log_history] == pytest.approx([4, 4], abs=8), "no made-up zeros"
 
 
-def test_parameters_that_are_no_numbers_are_not_saved(tokenizer, tmp_path):
+@pytest.mark.parametrize(("saving", "broken", "good"), [("steps", 2, 1), ("epoch", 6, 3)])
+def test_parameters_that_are_no_numbers_are_not_saved(tokenizer, tmp_path, saving, broken, good):
     """The loss of a step can be finite and its gradient not; the next loss would tell, after the checkpoint."""
-    made = trainer(tokenizer, tmp_path, **{**SAVING, "save_steps": 1, "max_grad_norm": 0.0})
+    made = trainer(tokenizer, tmp_path, save_strategy=saving, save_steps=1, max_grad_norm=0.0)
     weight = next(p for p in made.model.parameters() if p.requires_grad)
-    weight.register_hook(lambda gradient: gradient * float("inf") if made.state.global_step == 1 else gradient)
-    with pytest.raises(FloatingPointError, match="step 2"):
+    weight.register_hook(lambda gradient: gradient * float("inf") if made.state.global_step == broken - 1 else gradient)
+    with pytest.raises(FloatingPointError, match=f"After step {broken} a trained parameter is nan or infinite"):
         sft.run(made)
-    assert checkpoints.last_whole(tmp_path).name == "checkpoint-1"
+    assert checkpoints.last_whole(tmp_path).name == f"checkpoint-{good}"
+
+
+def test_a_newer_peft_does_not_make_another_run(tokenizer, stopped):
+    """It may know fields that the stored description lacks."""
+    path = stopped[0] / checkpoints.IDENTITY
+    described = json.loads(path.read_text(encoding="utf-8"))
+    assert "default.peft_version" not in described
+    del described["default.use_dora"]
+    path.write_text(json.dumps(described), encoding="utf-8")
+    assert sft.run(trainer(tokenizer, stopped[0], **SAVING)).losses == pytest.approx(stopped[1])
+
+
+def checkpoint_of(folder: Path, *weights: str) -> Path:
+    """A made-up checkpoint with empty weights in these files."""
+    (folder / "checkpoint-1").mkdir()
+    for name in weights:
+        (folder / "checkpoint-1" / name).parent.mkdir(exist_ok=True)
+        save_file({"weight": torch.zeros(1)}, folder / "checkpoint-1" / name)
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pt"):
+        torch.save({}, folder / "checkpoint-1" / name)
+    (folder / "checkpoint-1" / "trainer_state.json").write_text("{}", encoding="utf-8")
+    return folder / "checkpoint-1"
+
+
+def test_adapters_with_a_name_and_models_in_shards_are_whole_or_not(tmp_path):
+    (tmp_path / "named").mkdir()
+    assert checkpoints.last_whole(tmp_path / "named") is None
+    named = checkpoint_of(tmp_path / "named", "dates/adapter_model.safetensors")
+    assert checkpoints.last_whole(tmp_path / "named") == named
+    cut(named / "scaler.pt")
+    assert checkpoints.last_whole(tmp_path / "named") is None
+    (tmp_path / "sharded").mkdir()
+    sharded = checkpoint_of(tmp_path / "sharded", "model-1-of-2.safetensors", "model-2-of-2.safetensors")
+    index = {"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}
+    (sharded / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    assert checkpoints.last_whole(tmp_path / "sharded") == sharded
+    (sharded / "model-2-of-2.safetensors").unlink()
+    assert checkpoints.last_whole(tmp_path / "sharded") is None
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"packing": True}, {"label_smoothing_factor": 0.1}, {"loss_type": "dft"}, {"save_only_model": True}],
+    ids=str,
+)
+def test_options_that_would_be_ignored_are_refused(tokenizer, tmp_path, option):
+    with pytest.raises(ValueError, match=rf"{next(iter(option))}.*trl\.SFTTrainer itself"):
+        trainer(tokenizer, tmp_path, **option)
+
+
+def test_evaluation_counts_no_training_tokens(tokenizer, tmp_path):
+    made = trainer(tokenizer, tmp_path, max_steps=2)
+    before = made.evaluate(made.train_dataset)["eval_loss"]
+    assert made.tokens_seen == 0
+    batch = training.collate(made_examples())
+    with torch.no_grad():
+        assert before == pytest.approx(training.supervised_loss(made.model, batch).item(), rel=1e-4)
 
 
 def test_an_empty_set_is_named(tokenizer, tmp_path):
@@ -201,6 +279,26 @@ def test_the_wrapper_of_mixed_precision_is_taken_off(tokenizer, tmp_path):
         first, second = made.model.eval()(ids).logits, again.eval()(ids).logits
     assert first.dtype == second.dtype == torch.bfloat16
     assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["lm_head"]),
+        LNTuningConfig(target_modules=["input_layernorm"]),
+        PromptTuningConfig(num_virtual_tokens=4, task_type="CAUSAL_LM"),
+        None,
+    ],
+    ids=["LoRA and the head", "layer norms", "prompt", "everything"],
+)
+@pytest.mark.parametrize("autocast", [True, False])
+def test_a_model_in_16_bits_can_be_used_after_training(tokenizer, tmp_path, adapter, autocast):
+    """What lies between its layers goes back into their format when autocast is taken off."""
+    options = {"per_device_train_batch_size": 4, "learning_rate": 1e-2, "max_steps": 2, "bf16": autocast}
+    model = tiny(49152).bfloat16()
+    made = sft.sft_trainer(model, tokenizer, made_examples(), tmp_path, peft_config=adapter, **options)
+    sft.run(made)
+    assert evaluation.nll(made.model, made_examples()).mean > 0
 
 
 def test_two_visible_gpus_do_not_stop_a_notebook(tokenizer, tmp_path, monkeypatch, capsys):

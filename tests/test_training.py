@@ -131,6 +131,8 @@ def test_without_a_supervised_token_there_is_no_mean():
     with pytest.raises(ValueError, match="All labels of this batch are -100"):
         training.supervised_loss(tiny(), training.collate(masked))
     assert training.supervised_loss(tiny(), training.collate(masked), num_items=7) == 0  # a share of a larger batch
+    with pytest.raises(ValueError, match="All labels of this batch are -100"):
+        training.supervised_loss(tiny(), training.collate(masked), num_items=torch.tensor(0))
 
 
 def test_empty_sets_say_what_to_look_at():

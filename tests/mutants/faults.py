@@ -443,8 +443,8 @@ FAULTS = [
     Fault(
         "checkpoints are saved without a look at the parameters",
         "course_utils/sft.py",
-        "if control.should_save and not all(",
-        "if False and not all(",
+        "        if not all(p.isfinite().all() for p in self.model.parameters() if p.requires_grad):",
+        "        if False:",
         "tests/test_sft.py::test_parameters_that_are_no_numbers_are_not_saved",
     ),
     Fault(
@@ -457,8 +457,8 @@ FAULTS = [
     Fault(
         "autocast stays on the trained model",
         "course_utils/sft.py",
-        "trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)",
-        "trainer.accelerator.unwrap_model(trainer.model)",
+        "        trainer.model.forward = forward",
+        "        pass",
         "tests/test_sft.py::test_the_wrapper_of_mixed_precision_is_taken_off",
     ),
     Fault(
@@ -478,7 +478,7 @@ FAULTS = [
     Fault(
         "a run goes on with another run's checkpoint",
         "course_utils/checkpoints.py",
-        "    if differing:",
+        "    if differing or not stored:",
         "    if not stored:",
         "tests/test_sft.py::test_other_settings_are_another_run",
     ),
