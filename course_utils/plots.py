@@ -67,7 +67,7 @@ def loss_curves(title: str, runs: Mapping[str, Sequence[float]]) -> Picture:
     for index, ((name, losses), height) in enumerate(zip(runs.items(), heights, strict=True)):
         look = _look(index, len(losses), marked=False)
         axes.plot(range(1, len(losses) + 1), losses, **look)
-        leader = {"arrowstyle": "-", "color": look["color"], "linestyle": look["linestyle"]}
+        leader = {"arrowstyle": "-", "relpos": (0, 0.5), "color": look["color"], "linestyle": look["linestyle"]}
         beside = {"va": "center", "color": look["color"], "fontsize": FONT, "path_effects": HALO}
         end = (len(losses), float(finite[name][-1]))
         axes.annotate(name, end, xytext=(1.1 * last, height), arrowprops=leader, **beside)
