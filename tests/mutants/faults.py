@@ -45,14 +45,13 @@ def copy_course(copy: Path) -> None:
             shutil.copy(source, copy / part)
 
 
-def plant(fault: Fault, copy: Path) -> None:
-    """Copy the course to the folder `copy`, with the fault in it.
+def altered(fault: Fault) -> str:
+    """The file with the fault in it.
 
     Raises:
         ValueError: the text to be changed does not occur exactly once.
     """
-    copy_course(copy)
-    path = copy / fault.file
+    path = ROOT / fault.file
     if path.suffix == ".ipynb":
         notebook = nbformat.read(path, as_version=4)
         cells = [cell for cell in notebook.cells if fault.old in cell.source]
@@ -65,7 +64,13 @@ def plant(fault: Fault, copy: Path) -> None:
         count, text = text.count(fault.old), text.replace(fault.old, fault.new)
     if count != 1:
         raise ValueError(f"{fault.file}: {fault.old!r} occurs {count} times; the fault {fault.name!r} is out of date.")
-    path.write_text(text, encoding="utf-8")
+    return text
+
+
+def plant(fault: Fault, copy: Path) -> None:
+    """Copy the course to the folder `copy`, with the fault in it."""
+    copy_course(copy)
+    (copy / fault.file).write_text(altered(fault), encoding="utf-8")
 
 
 def passes(copy: Path, *tests: str) -> bool:
@@ -351,7 +356,7 @@ FAULTS = [
     Fault(
         "an answer melts into its prompt",
         "course_utils/chat.py",
-        " if both[: len(left)] == left else _plain_ids(first, tokenizer)\n",
+        " if both[: len(left)] == left else _plain_ids(text, tokenizer)\n",
         "\n",
         "tests/test_chat.py::test_a_question_is_asked_in_the_tokens_that_were_trained_on",
     ),

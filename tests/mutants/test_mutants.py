@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.mutants.faults import FAULTS, noticed, plant
+from tests.mutants.faults import FAULTS, altered, noticed, plant
 
 QUICK = [fault for fault in FAULTS if fault.quick]
 
@@ -32,6 +32,12 @@ def test_a_change_that_no_test_notices_is_reported(tmp_path):
 def test_a_fault_that_is_out_of_date_is_named(tmp_path):
     with pytest.raises(ValueError, match="occurs 0 times; the fault 'gone' is out of date"):
         plant(replace(FAULTS[0], name="gone", old="no such text"), tmp_path)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_every_fault_can_be_planted(fault):
+    """`make test` plants five of them: without this, the others could go out of date in silence."""
+    assert altered(fault)
 
 
 def test_names_are_told_apart():
