@@ -62,15 +62,14 @@ def loss_curves(title: str, runs: Mapping[str, Sequence[float]]) -> Picture:
     _some(title, runs)
     figure, axes = canvas(title, "step", "loss (nats per token)")
     finite = {name: _finite(f"{title}, {name}", losses) for name, losses in runs.items()}
-    heights = _spread([float(losses[-1]) for losses in finite.values()], finite)
-    last = max(map(len, runs.values()))
-    for index, ((name, losses), height) in enumerate(zip(runs.items(), heights, strict=True)):
+    ends = [float(losses[-1]) for losses in finite.values()]
+    heights, last = _spread(ends, finite), max(map(len, runs.values()))
+    for index, ((name, losses), end, height) in enumerate(zip(runs.items(), ends, heights, strict=True)):
         look = _look(index, len(losses), marked=False)
         axes.plot(range(1, len(losses) + 1), losses, **look)
         leader = {"arrowstyle": "-", "relpos": (0, 0.5), "color": look["color"], "linestyle": look["linestyle"]}
         beside = {"va": "center", "color": look["color"], "fontsize": FONT, "path_effects": HALO}
-        end = (len(losses), float(finite[name][-1]))
-        axes.annotate(name, end, xytext=(1.1 * last, height), arrowprops=leader, **beside)
+        axes.annotate(name, (len(losses), end), xytext=(1.1 * last, height), arrowprops=leader, **beside)
         axes.margins(x=0.02)
     axes.set_ylim(bottom=0)
     return figure.described(*(_trend(name, losses) for name, losses in runs.items()))

@@ -97,12 +97,19 @@ def check_text(place: str, field: str, value: object, of: str = "") -> None:
 
 
 def check_characters(place: str, field: str, value: str, of: str = "") -> None:
-    """Refuse half of a surrogate pair: it is no character, and no tokenizer takes it."""
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        half = f"character {error.start + 1} is {value[error.start]!r}, half of a character, as of a cut emoji"
+    """Refuse half of a surrogate pair."""
+    if (start := half_character(value)) is not None:
+        half = f"character {start + 1} is {value[start]!r}, half of a character, as of a cut emoji"
         fail(place, field, f"{of}{half}; write the whole character, or take it out")
+
+
+def half_character(text: str) -> int | None:
+    """Where a text holds half of a surrogate pair, which is no character and which no tokenizer takes; or None."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        return error.start
+    return None
 
 
 def _content(path: Path) -> bytes:

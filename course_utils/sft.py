@@ -12,20 +12,14 @@ from datasets import Dataset
 from peft import PeftConfig
 from torch import nn
 from tqdm import tqdm
-from transformers import (
-    PrinterCallback,
-    ProgressCallback,
-    TrainerCallback,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainerState, TrainingArguments
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.training_args import ParallelMode
 from trl import SFTConfig, SFTTrainer
 
 from course_utils import checkpoints, machine
 from course_utils.chat import Example
-from course_utils.training import Batch, History, check_finite, stopped, supervised_loss
+from course_utils.training import Batch, History, check_examples, check_finite, stopped, supervised_loss
 
 NOT_HERE = ("packing", "padding_free", "label_smoothing_factor", "save_only_model")  # options that are not supported
 
@@ -122,12 +116,10 @@ def sft_trainer(
         raise ValueError(f"{', '.join(refused)}: not supported here; use trl.SFTTrainer itself, or leave it out.")
     if options.get("loss_type", "nll") != "nll":
         raise ValueError("loss_type has to be 'nll' here; use trl.SFTTrainer itself for other losses.")
-    if not examples:
-        raise ValueError(
-            "The list of examples is empty. chat.encode_all says on stderr how many threads it leaves out, and why."
-        )
+    check_examples(examples)
     here = next(model.parameters()).device.type
     on_gpu = here == "cuda"
+    native_bf16 = on_gpu and machine.has_native_bf16("cuda")
     defaults = {
         "output_dir": str(output_dir),
         "per_device_train_batch_size": 8,
@@ -138,8 +130,8 @@ def sft_trainer(
         "save_strategy": "no",
         "max_length": None,  # examples are cut when they are encoded
         "use_cpu": here == "cpu",
-        "bf16": on_gpu and machine.has_native_bf16("cuda"),
-        "fp16": on_gpu and not machine.has_native_bf16("cuda"),
+        "bf16": native_bf16,
+        "fp16": on_gpu and not native_bf16,
         "gradient_checkpointing": False,
         "dataloader_pin_memory": on_gpu,
         "report_to": "none",

@@ -2,6 +2,8 @@
 
 from collections.abc import Collection, Iterable, Mapping
 
+from course_utils.records import half_character
+
 Turn = dict[str, str]  # {"role": "user" | "assistant" | ..., "content": ...}
 
 # What OASST (prompter), ShareGPT (human, gpt, chatgpt, bot) and Gemma (model) call the two speakers.
@@ -71,7 +73,7 @@ def text_problem(content: object) -> str | None:
         return f"is missing or not text: {content!r}. Put a string there, or leave out what has no text."
     if not content.strip():
         return f"is blank: {content!r}. Put text there, or leave out what has none."
-    if any("\ud800" <= character <= "\udfff" for character in content):
+    if half_character(content) is not None:
         return (
             "holds half of a character (often of an emoji that was cut). Read the data again with its right encoding."
         )

@@ -38,10 +38,7 @@ def collate(examples: Sequence[Example], pad_token_id: int = 0) -> Batch:
     Raises:
         ValueError: there is no example.
     """
-    if not examples:
-        raise ValueError(
-            "The list of examples is empty. chat.encode_all says on stderr how many threads it leaves out, and why."
-        )
+    check_examples(examples)
     length = max(len(example["input_ids"]) for example in examples)
 
     def padded(values: list[list[int]], filler: int) -> torch.Tensor:
@@ -52,6 +49,18 @@ def collate(examples: Sequence[Example], pad_token_id: int = 0) -> Batch:
         "attention_mask": padded([[1] * len(example["input_ids"]) for example in examples], 0),
         "labels": padded([example["labels"] for example in examples], IGNORE),
     }
+
+
+def check_examples(examples: Sequence[Example]) -> None:
+    """Refuse an empty list, of which there is no batch to make.
+
+    Raises:
+        ValueError: there is no example.
+    """
+    if not examples:
+        raise ValueError(
+            "The list of examples is empty. chat.encode_all says on stderr how many threads it leaves out, and why."
+        )
 
 
 def token_losses(model: nn.Module, batch: Batch) -> torch.Tensor:
@@ -181,18 +190,19 @@ def fit(
         for step in range(steps):
             batch = collate(next(source))
             loss = supervised_loss(model, batch)
-            check_finite(loss.item(), step + 1, lr)
+            value = loss.item()  # once: on a GPU each call waits for it
+            check_finite(value, step + 1, lr)
             scaler.scale(loss).backward()
             scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(trainable, max_grad_norm)
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad(set_to_none=True)
-            history.losses.append(loss.item())
+            history.losses.append(value)
             history.tokens += int(batch["attention_mask"].sum())
-            bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+            bar.set_postfix(loss=f"{value:.3f}", refresh=False)
             bar.update()
             if on_step:
-                on_step(step, loss.item())
+                on_step(step, value)
     history.seconds = time.perf_counter() - start
     return history

@@ -38,7 +38,7 @@ def main(folder: Path, per_device: int) -> None:
     if trainer.is_world_process_zero():
         left = {
             "processes": trainer.args.world_size,
-            "gradients": {name.removeprefix("module."): gradient for name, gradient in keeper.found.items()},
+            "gradients": keeper.found,
             "losses": history.losses,
             "tokens": history.tokens,
             "before": before,
