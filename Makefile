@@ -20,13 +20,13 @@ $(INSTALLED): requirements.txt pyproject.toml
 install: $(INSTALLED)  ## make .venv and install the pinned packages
 
 model: $(INSTALLED)  ## fetch the language model (93 MB, once)
-	@$(BIN)/python -m course_utils.loading --fetch
+	@$(BIN)/python -m course_utils.loading
 
 course: model  ## run the four notebooks; executed copies and HTML go to build/course/
 	@$(BIN)/python -m course_utils.course
 
 lab: model  ## open the notebooks in JupyterLab
-	$(BIN)/python -m jupyterlab --ServerApp.kernel_spec_manager_class=course_utils.course.ThisPython --notebook-dir notebooks
+	$(BIN)/python -m jupyterlab --ServerApp.kernel_spec_manager_class=course_utils.course.execute.ThisPython --notebook-dir notebooks
 
 test: model  ## run all tests, the notebooks among them
 	$(BIN)/python -m pytest

@@ -15,7 +15,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from course_utils import noise
+from course_utils.core import noise
+from course_utils.core.files import ROOT
 
 KEPT = (
     "torch torchvision torchaudio numpy scipy pandas matplotlib psutil requests "
@@ -88,7 +89,7 @@ def loaded() -> dict[str, str]:
 
 def requirements(*extras: str) -> list[Requirement]:
     """What `course_utils` and these of its extras depend on here: from pyproject.toml beside it, or as installed."""
-    project = Path(__file__).parent.parent / "pyproject.toml"
+    project = ROOT / "pyproject.toml"
     if project.is_file():
         table = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
         lines = table["dependencies"] + [line for extra in extras for line in table["optional-dependencies"][extra]]

@@ -1,27 +1,17 @@
 """Did the claim hold? A notebook records a verdict on each statement it measured; the ledger shows them all.
 
-The statements, with their sources, are in `data/claims.jsonl`. `python -m course_utils.claims` writes the table of the
-README from the executed notebooks.
+The statements, with their sources, are in `data/claims.jsonl`.
 """
 
-import argparse
 import html
-import re
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
 
-import nbformat
-
-from course_utils import console
-from course_utils.datafiles import load_claims, write_whole
+from course_utils.datafiles import load_claims
 
 HOLDS, PARTLY, FAILS = "holds", "holds partly", "does not hold at this scale"
 LEDGER_TYPE = "application/vnd.lora-course.claims+json"  # the rows, in the ledger cell's output
-ROOT = Path(__file__).parent.parent
-README_TABLE = re.compile(r"(?<=<!-- claims -->\n).*?(?=<!-- /claims -->)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -90,55 +80,3 @@ class Ledger:
 def ledger() -> Ledger:
     """All claims that this session recorded, in the order of recording."""
     return Ledger(_recorded.values())
-
-
-def collect(notebooks: Iterable[Path]) -> list[Claim]:
-    """The claims in the ledgers of executed notebooks."""
-    found = []
-    for path in notebooks:
-        for cell in nbformat.read(path, as_version=4).cells:
-            for output in cell.get("outputs", []):
-                found += [Claim(**row) for row in output.get("data", {}).get(LEDGER_TYPE, [])]
-    return found
-
-
-def markdown(claims: Iterable[Claim]) -> str:
-    """The claims as the README's table, under a line that counts the verdicts."""
-    claims = list(claims)
-    count = Counter(claim.verdict for claim in claims)
-    counts = ", ".join(f"{count[verdict]} {verdict}" for verdict in (HOLDS, PARTLY, FAILS))
-    rows = [
-        f"Of {len(claims)} claims: {counts}.",
-        "",
-        "| claim | source | measured here | verdict |",
-        "|---|---|---|---|",
-    ]
-    for claim in claims:
-        cells = (claim.statement, claim.source, claim.measured, f"**{claim.verdict}**")
-        rows.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
-    return "\n".join(rows) + "\n"
-
-
-def write_readme(notebooks: Iterable[Path], readme: Path = ROOT / "README.md") -> None:
-    """Put the table of the claims of `notebooks` between the README's claims marks.
-
-    Raises:
-        ValueError: the README has no such marks.
-    """
-    text = readme.read_text(encoding="utf-8")
-    if not README_TABLE.search(text):
-        raise ValueError(
-            f"{readme.name}: no lines '<!-- claims -->' and '<!-- /claims -->' ; the table goes between them."
-        )
-    write_whole(readme, README_TABLE.sub(lambda _: markdown(collect(notebooks)), text))
-
-
-def main() -> None:
-    """`python -m course_utils.claims`: write the README's table of claims from the executed notebooks."""
-    console.accept_all()
-    argparse.ArgumentParser(prog="python -m course_utils.claims", description=main.__doc__).parse_args()
-    write_readme(sorted((ROOT / "notebooks").glob("0*.ipynb")))
-
-
-if __name__ == "__main__":
-    main()

@@ -9,10 +9,9 @@ import torch
 from torch import nn
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from course_utils.chat import TEMPLATES, Example, Turn, encode_prompt, encode_text, end_id
+from course_utils.batches import collate, token_losses
+from course_utils.chat import TEMPLATES, Example, Turn, encode_prompt, encode_text, end_id, normalized, text_problem
 from course_utils.datafiles import load_passages
-from course_utils.threads import normalized, text_problem
-from course_utils.training import collate, token_losses
 
 
 @dataclass(frozen=True)
@@ -89,14 +88,16 @@ def general_nll(
     """Loss on general text that no fine-tuning set holds; what it gains over the base model's is forgetting.
 
     Args:
-        passages: `loading.load_passages()`, or other text in the style of pretraining.
+        passages: `datafiles.load_passages()`, or other text in the style of pretraining.
         max_length: in tokens per passage; what lies beyond is cut off.
 
     Raises:
         ValueError: no passages, or one that is not text.
     """
     if isinstance(passages, str) or not passages:
-        raise ValueError("passages is no list of texts, or empty: pass loading.load_passages(), or a list of your own.")
+        raise ValueError(
+            "passages is no list of texts, or empty: pass datafiles.load_passages(), or a list of your own."
+        )
     for number, passage in enumerate(passages):
         if problem := text_problem(passage):
             raise ValueError(f"Passage {number} (counted from 0) {problem}")

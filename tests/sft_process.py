@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from transformers import TrainerCallback
 
-from course_utils import loading, sft
+from course_utils import loading, training
 from tests.test_sft import CONFIG, adapters
 from tests.test_training import made_examples, tiny
 
@@ -20,7 +20,7 @@ class KeepFirstGradients(TrainerCallback):
 
 
 def main(folder: Path, per_device: int) -> None:
-    trainer = sft.sft_trainer(
+    trainer = training.sft_trainer(
         tiny(49152),
         loading.load_tokenizer(),
         made_examples(),
@@ -34,7 +34,7 @@ def main(folder: Path, per_device: int) -> None:
     )
     keeper = KeepFirstGradients()
     trainer.add_callback(keeper)
-    before, history = adapters(trainer.model), sft.run(trainer)
+    before, history = adapters(trainer.model), training.run(trainer)
     if trainer.is_world_process_zero():
         left = {
             "processes": trainer.args.world_size,

@@ -14,8 +14,10 @@ import nbformat
 import pytest
 from packaging.requirements import Requirement
 
-from course_utils import bootstrap, course, noise
-from tests.conftest import ROOT
+from course_utils import bootstrap
+from course_utils.core import noise
+from course_utils.core.files import ROOT
+from course_utils.course.execute import execute
 
 
 def test_nothing_is_missing_here():
@@ -280,7 +282,7 @@ def test_whole_lone_notebook_runs_in_an_empty_folder(tmp_path, repository, monke
     shutil.copy(ROOT / "notebooks" / lone.name, lone)
     for name, value in {**without_course(tmp_path), "COURSE_REPO": repository}.items():
         monkeypatch.setenv(name, value)
-    notebook, _ = course.execute(lone)
+    notebook, _ = execute(lone)
     assert (lone.parent / "lora-course" / "course_utils").is_dir()
     assert [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"][-1] > 20
 

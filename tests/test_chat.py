@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import DataCollatorForLanguageModeling
 
-from course_utils import chat, loading
-from course_utils.trees import Message
+from course_utils import chat, chat_ui, datafiles
+from course_utils.datafiles.trees import Message
 from tests.conftest import toy_tokenizer
 
 THREAD = [
@@ -36,7 +36,7 @@ def brute_force(thread: list[chat.Turn], tokenizer) -> tuple[list[int], list[int
 
 
 def test_every_thread_of_the_course_is_tokenized_and_masked_as_by_hand(tokenizer):
-    for tree in loading.load_conversations():
+    for tree in datafiles.load_conversations():
         thread = chat.top_thread(tree)
         ids, mask = brute_force(thread, tokenizer)
         example = chat.encode(thread, tokenizer)
@@ -104,7 +104,7 @@ def test_a_thread_without_turns_is_an_error(tokenizer):
         with pytest.raises(ValueError, match="Thread has no turns"):
             use([], tokenizer)
     with pytest.raises(ValueError, match="Thread has no turns"):
-        chat.as_html([])
+        chat_ui.as_html([])
 
 
 def test_unknown_names_are_errors(tokenizer):
@@ -176,7 +176,7 @@ def test_other_names_of_the_two_speakers_are_understood(tokenizer, template, use
     shared = [{"from": turn["role"], "value": turn["content"], "role": None} for turn in renamed]
     for thread in (renamed, shared):
         assert chat.encode(thread, tokenizer, template) == chat.encode(THREAD, tokenizer, template)
-        assert chat.as_html(thread).data == chat.as_html(THREAD).data
+        assert chat_ui.as_html(thread).data == chat_ui.as_html(THREAD).data
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_chatml_has_a_system_turn_and_does_not_train_on_it(tokenizer):
 
 
 def test_html_shows_every_role_with_its_line_breaks():
-    page = chat.as_html([{"role": "tool", "content": "a < b\n    c"}, {"from": "gpt", "value": ""}]).data
+    page = chat_ui.as_html([{"role": "tool", "content": "a < b\n    c"}, {"from": "gpt", "value": ""}]).data
     assert "<b>tool</b><br>a &lt; b\n    c</div>" in page
     assert "<b>assistant</b>" in page
     assert page.count("white-space:pre-wrap") == 2

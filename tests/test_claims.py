@@ -4,12 +4,13 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from course_utils import claims, course
+from course_utils import claims
 from course_utils.claims import Claim
+from course_utils.core.files import ROOT, notebooks
+from course_utils.course import readme
 from course_utils.datafiles import load_claims
-from tests.conftest import ROOT
 
-LEDGERS = {path.stem: claims.collect([path]) for path in course.NOTEBOOKS}
+LEDGERS = {path.stem: readme.collect([path]) for path in notebooks()}
 
 
 @pytest.fixture
@@ -64,27 +65,27 @@ def test_collect_reads_what_a_notebook_displayed(fresh, tmp_path):
     cell = v4.new_code_cell("claims.ledger()", execution_count=1)
     cell.outputs = [v4.new_output("execute_result", data=ledger._repr_mimebundle_(), execution_count=1)]
     nbformat.write(v4.new_notebook(cells=[v4.new_markdown_cell("# x"), cell]), tmp_path / "a.ipynb")
-    assert claims.collect([tmp_path / "a.ipynb"]) == ledger.claims
+    assert readme.collect([tmp_path / "a.ipynb"]) == ledger.claims
 
 
 def test_readme_table_is_put_between_the_marks(fresh, tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text("before\n<!-- claims -->\nold\n<!-- /claims -->\nafter\n", encoding="utf-8")
-    claims.write_readme([], readme)
+    page = tmp_path / "README.md"
+    page.write_text("before\n<!-- claims -->\nold\n<!-- /claims -->\nafter\n", encoding="utf-8")
+    readme.write_readme([], page)
     assert (
-        readme.read_text(encoding="utf-8") == f"before\n<!-- claims -->\n{claims.markdown([])}<!-- /claims -->\nafter\n"
+        page.read_text(encoding="utf-8") == f"before\n<!-- claims -->\n{readme.markdown([])}<!-- /claims -->\nafter\n"
     )
-    readme.write_text("no marks", encoding="utf-8")
+    page.write_text("no marks", encoding="utf-8")
     with pytest.raises(ValueError, match="<!-- claims -->"):
-        claims.write_readme([], readme)
-    row = claims.markdown([Claim("X", "a | b", "s", "m", "holds")]).splitlines()[-1]
+        readme.write_readme([], page)
+    row = readme.markdown([Claim("X", "a | b", "s", "m", "holds")]).splitlines()[-1]
     assert row == r"| a \| b | s | m | **holds** |"
 
 
 def test_readme_table_is_up_to_date():
-    """If not: `python -m course_utils.claims` writes it from the executed notebooks."""
-    table = claims.README_TABLE.search((ROOT / "README.md").read_text(encoding="utf-8")).group()
-    assert table == claims.markdown(claims.collect(course.NOTEBOOKS))
+    """If not: `python -m course_utils.course --docs` writes it from the executed notebooks."""
+    table = readme.README_TABLE.search((ROOT / "README.md").read_text(encoding="utf-8")).group()
+    assert table == readme.markdown(readme.collect(notebooks()))
 
 
 @pytest.mark.parametrize("name", LEDGERS)

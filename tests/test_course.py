@@ -14,7 +14,10 @@ from nbclient.exceptions import CellExecutionError
 from nbformat import v4
 from traitlets.utils.importstring import import_item
 
-from course_utils import course
+from course_utils.core.files import ROOT, notebooks
+from course_utils.course import __main__ as course
+from course_utils.course import pages, readme
+from course_utils.course.execute import Run, ThisPython, execute, state_cost
 
 TITLE = "# A title\n\n*Measured on nothing yet.*"
 
@@ -33,7 +36,7 @@ def made(tmp_path):
 
 
 def test_executes_and_measures(made):
-    notebook, run = course.execute(made("x = 20\nprint(x)", "print(x + 1)"))
+    notebook, run = execute(made("x = 20\nprint(x)", "print(x + 1)"))
     assert [cell.outputs[0].text for cell in notebook.cells[1:]] == ["20\n", "21\n"]
     assert [cell.execution_count for cell in notebook.cells[1:]] == [1, 2]
     assert run.title == "A title"
@@ -44,7 +47,7 @@ def test_executes_and_measures(made):
 
 
 def test_memory_of_the_kernel_is_seen(made):
-    _, run = course.execute(made("import time; x = bytearray(400_000_000); time.sleep(0.5)"))
+    _, run = execute(made("import time; x = bytearray(400_000_000); time.sleep(0.5)"))
     assert run.peak > 400e6
 
 
@@ -61,13 +64,13 @@ def broken_kernel(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("broken_kernel")
 def test_the_kernel_is_the_python_that_runs_this(made):
-    notebook, _ = course.execute(made("import sys; print(sys.executable)"))
+    notebook, _ = execute(made("import sys; print(sys.executable)"))
     assert notebook.cells[1].outputs[0].text.strip() == sys.executable
 
 
 @pytest.mark.usefixtures("broken_kernel")
 def test_make_lab_starts_the_python_that_runs_it():
-    makefile = (course.ROOT / "Makefile").read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     (manager,) = re.findall(r"jupyterlab .*--ServerApp\.kernel_spec_manager_class=(\S+)", makefile)
     assert import_item(manager)().get_kernel_spec("python3").argv[0] == sys.executable
 
@@ -86,7 +89,7 @@ def test_kernels_of_other_names_stay_as_they_are(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     (folder / "kernel.json").write_text('{"argv": ["R"], "display_name": "R", "language": "R"}', encoding="utf-8")
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
-    assert course.ThisPython().get_kernel_spec("other").argv == ["R"]
+    assert ThisPython().get_kernel_spec("other").argv == ["R"]
 
 
 def test_a_run_leaves_pages_and_notebooks_and_prints_on_any_console(made, tmp_path, monkeypatch):
@@ -95,7 +98,7 @@ def test_a_run_leaves_pages_and_notebooks_and_prints_on_any_console(made, tmp_pa
     root.mkdir()
     path = made("1").rename(root / "made.ipynb")
     monkeypatch.setattr(course, "ROOT", root)
-    monkeypatch.setattr(course, "NOTEBOOKS", [path])
+    monkeypatch.setattr(course, "notebooks", lambda: [path])
     monkeypatch.setattr(course, "default_model_dir", lambda: None)
     monkeypatch.setattr(sys, "argv", ["course"])
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="cp1252"))
@@ -108,13 +111,13 @@ def test_a_run_leaves_pages_and_notebooks_and_prints_on_any_console(made, tmp_pa
 
 def test_progress_bars_become_their_last_line(made):
     source = "import sys\nfor n in range(3):\n    print(f'\\rstep {n}', end='', file=sys.stderr)"
-    notebook, _ = course.execute(made(source))
+    notebook, _ = execute(made(source))
     assert notebook.cells[1].outputs[0].text == "step 2"
 
 
 def test_a_failing_cell_is_shown(made):
     with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
-        course.execute(made("1 / 0"))
+        execute(made("1 / 0"))
 
 
 def test_a_notebook_that_is_not_there_is_named(monkeypatch, capsys):
@@ -126,30 +129,30 @@ def test_a_notebook_that_is_not_there_is_named(monkeypatch, capsys):
 
 def test_cost_is_written_into_the_title_cell(made, tmp_path):
     notebook = nbformat.read(made("1"), as_version=4)
-    course.state_cost(notebook, course.Run(tmp_path, "A title", 125, int(2.34e9)))
+    state_cost(notebook, Run(tmp_path, "A title", 125, int(2.34e9)))
     expected = "*Measured on two CPU cores with the model cached: 2 min 05 s, peak memory 2.3 GB.*"
     assert notebook.cells[0].source == f"# A title\n\n{expected}"
     notebook.cells[0].source = "# No line"
     with pytest.raises(ValueError, match="needs a line"):
-        course.state_cost(notebook, course.Run(tmp_path, "A title", 1, 1))
+        state_cost(notebook, Run(tmp_path, "A title", 1, 1))
 
 
 def test_pages_link_to_each_other(made, tmp_path):
     notebook = nbformat.read(made("1"), as_version=4)
-    page = course.page(notebook, ["01_a", "02_b", "03_c"], "02_b")
+    page = pages.page(notebook, ["01_a", "02_b", "03_c"], "02_b")
     assert 'href="index.html"' in page
     assert 'href="01_a.html"' in page
     assert 'href="03_c.html"' in page
     assert "<title>02_b</title>" in page
-    index = course.index_page([course.Run(tmp_path / "01_a.ipynb", "One & all", 61, int(1e9))])
+    index = pages.index_page([Run(tmp_path / "01_a.ipynb", "One & all", 61, int(1e9))])
     assert '<a href="01_a.html">One &amp; all</a>' in index
     assert "1 min 01 s" in index
 
 
-@pytest.mark.parametrize("name", course.README_PICTURES)
+@pytest.mark.parametrize("name", readme.README_PICTURES)
 def test_readme_pictures_are_those_of_the_notebooks(name):
     pictures = {}
-    for path in course.NOTEBOOKS:
-        pictures |= course.readme_pictures(nbformat.read(path, as_version=4))
-    assert (course.ROOT / "notebooks" / name).read_bytes() == pictures[name]
-    assert f"(notebooks/{name})" in (course.ROOT / "README.md").read_text(encoding="utf-8")
+    for path in notebooks():
+        pictures |= readme.readme_pictures(nbformat.read(path, as_version=4))
+    assert (ROOT / "notebooks" / name).read_bytes() == pictures[name]
+    assert f"(notebooks/{name})" in (ROOT / "README.md").read_text(encoding="utf-8")

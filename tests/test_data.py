@@ -7,23 +7,24 @@ import itertools
 import json
 import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from statistics import mean
 
 import pytest
 
-from course_utils import chat, datafiles, datasheet, intervals, loading, studies
-from course_utils.records import read_records
-from course_utils.trees import SPLITS, split_of
-from tests.conftest import ROOT
+from course_utils import chat, datafiles, intervals, studies
+from course_utils.core import files
+from course_utils.core.files import ROOT
+from course_utils.core.rows import read_rows
+from course_utils.course import datasheet
+from course_utils.datafiles import tasks
+from course_utils.datafiles.trees import SPLITS, split_of
 
-TREES = loading.load_conversations()
+TREES = datafiles.load_conversations()
 MESSAGES = [message for tree in TREES for message in tree.walk()]
 BEST = [message for message in MESSAGES if message.rank == 0]
-PROMPTS = loading.load_prompts()
-PASSAGES = [record for _, record in read_records(datafiles.data_dir() / "passages.jsonl")]
+PROMPTS = datafiles.load_prompts()
+PASSAGES = [record for _, record in read_rows(files.data_dir() / "passages.jsonl")]
 CATEGORIES = (
     "explanation how-to writing summarizing reasoning code advice planning brainstorming role-play chat facts refusal"
 ).split()
@@ -59,7 +60,7 @@ def test_every_answered_question_has_two_to_four_ranked_replies():
 
 def test_conversations_need_none_of_the_loaders_leniency():
     """It takes more than this; here one line is one whole message, each id stands once, and nothing is left out."""
-    content = (datafiles.data_dir() / "conversations.jsonl").read_bytes()
+    content = (files.data_dir() / "conversations.jsonl").read_bytes()
     rows = [json.loads(line) for line in content.decode("utf-8").removesuffix("\n").split("\n")]
     assert b"\r" not in content
     ids = {"message_id": str, "message_tree_id": str, "role": str, "text": str, "lang": str}
@@ -142,7 +143,7 @@ def test_no_passage_is_close_to_a_training_text():
     trained += [
         (row["prompt"], trigrams(f"{row['prompt']} {row['answer']}"))
         for task in ("dates", "records", "units")
-        for row in loading.load_task(task, "train")
+        for row in datafiles.load_task(task, "train")
     ]
     for passage in PASSAGES:
         for name, text in trained:
@@ -227,18 +228,17 @@ def test_language_tags_are_plausible():
         assert scores[own] >= 0.8 * max(scores.values()), (tree.lang, tree.text)
 
 
-def test_tasks_are_those_that_the_script_writes(tmp_path, monkeypatch):
-    folder = ROOT / "data" / "tasks"
-    set_up = f"import sys; sys.path.insert(0, {str(folder)!r}); import make_tasks"
-    code = f"{set_up}; make_tasks.__file__ = {str(tmp_path / 'x.py')!r}; make_tasks.main()"
-    subprocess.run([sys.executable, "-c", code], check=True)
-    for path in folder.glob("*.jsonl"):
-        assert path.read_bytes() == (tmp_path / path.name).read_bytes()
+def test_tasks_are_those_that_the_writer_writes(tmp_path, monkeypatch):
+    shipped = files.data_dir() / "tasks"
+    monkeypatch.setattr(files, "data_dir", lambda: tmp_path)
+    tasks.main()
+    for path in shipped.glob("*.jsonl"):
+        assert path.read_bytes() == (tmp_path / "tasks" / path.name).read_bytes()
 
 
 @pytest.mark.parametrize("name", ["dates", "units", "records"])
 def test_task_sizes_and_no_prompt_twice(name):
-    splits = {split: loading.load_task(name, split) for split in SPLITS}
+    splits = {split: datafiles.load_task(name, split) for split in SPLITS}
     assert {split: len(rows) for split, rows in splits.items()} == {"train": 300, "validation": 60, "test": 60}
     prompts = [row["prompt"] for rows in splits.values() for row in rows]
     assert len(set(prompts)) == len(prompts)
@@ -251,15 +251,15 @@ def test_task_answers_are_right():
 
     factors = {"km m": 1000, "m cm": 100, "cm mm": 10, "kg g": 1000, "l ml": 1000, "t kg": 1000}
     for split in SPLITS:
-        for row in loading.load_task("dates", split):
+        for row in datafiles.load_task("dates", split):
             text = re.sub(r"(\d)(st|nd|rd|th)\b|\bthe |\bof |[.,]", r"\1", row["prompt"])
             formats = ("%B %d %Y", "%d %B %Y", "%b %d %Y", "%d %b %Y")
             parsed = [date_or_none(datetime, text, form) for form in formats]
             assert date.fromisoformat(row["answer"]) in parsed, row
-        for row in loading.load_task("units", split):
+        for row in datafiles.load_task("units", split):
             number, big, small = re.search(r"([\d.]+) (\w+) (?:to|in) (\w+)[.?]", row["prompt"]).groups()
             assert row["answer"] == f"{Decimal(number) * factors[f'{big} {small}']:.0f} {small}", row
-        for row in loading.load_task("records", split):
+        for row in datafiles.load_task("records", split):
             record = json.loads(row["answer"])
             assert list(record) == ["item", "color", "quantity", "city"]
             assert all(str(value) in row["prompt"] for value in record.values())
@@ -276,12 +276,12 @@ def test_datasheet_quotes_the_statistics(tokenizer):
     assert datasheet.describe(tokenizer) in (ROOT / "data" / "README.md").read_text(encoding="utf-8")
 
 
-FIGURES = sorted(path.stem for path in (datafiles.data_dir() / "figures").glob("*.csv"))
+FIGURES = sorted(path.stem for path in (files.data_dir() / "figures").glob("*.csv"))
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_published_number_names_its_source(name):
-    table = loading.load_figures(name)
+    table = datafiles.load_figures(name)
     assert len(table) > 3
     assert table["source"].str.len().min() > 10
     assert not table.duplicated().any()
@@ -290,17 +290,17 @@ def test_every_published_number_names_its_source(name):
 def test_figures_are_those_of_the_papers():
     """Against facts that can be computed: parameter counts, win counts, and what a table says of itself."""
     assert len(FIGURES) == 10
-    methods = loading.load_figures("peft_method_comparison").set_index("method")
+    methods = datafiles.load_figures("peft_method_comparison").set_index("method")
     layers, hidden, kv = 28, 3072, 1024  # Llama-3.2-3B
     assert methods.loc["LoRA r32 qv (alpha 64)", "trainable_parameters"] == layers * 32 * (3 * hidden + kv)
     assert methods.loc["prompt tuning, default", "trainable_parameters"] == 200 * hidden
     assert methods.loc["prefix tuning, 200 tokens, lr 1e-3", "trainable_parameters"] == 200 * 2 * layers * kv
-    verdicts = loading.load_figures("guanaco_gpt4_verdicts")
+    verdicts = datafiles.load_figures("guanaco_gpt4_verdicts")
     vicuna = verdicts[verdicts["benchmark"] == "vicuna"]
     pairs = vicuna.groupby(["model_a", "model_b"])["prompts"].sum()
     assert len(pairs) == 8 * 7 / 2
     assert pairs.max() <= 80
-    ranks = loading.load_figures("lora_table6").groupby(["weights", "task"])["r"].apply(list)
+    ranks = datafiles.load_figures("lora_table6").groupby(["weights", "task"])["r"].apply(list)
     assert (ranks.map(lambda values: values == [1, 2, 4, 8, 64])).all()
 
 
@@ -320,12 +320,12 @@ def test_datasheet_quotes_the_ranking_study():
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "folder" / "page.html"
-    datafiles.write_whole(path, "old")
+    files.write_whole(path, "old")
 
     def killed(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        datafiles.write_whole(path, "new")
+        files.write_whole(path, "new")
     assert path.read_text(encoding="utf-8") == "old"

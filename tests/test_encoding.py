@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from tests.conftest import ROOT
+from course_utils.core.files import ROOT
 
 SOURCES = sorted(path for folder in ("course_utils", "tests") for path in (ROOT / folder).rglob("*.py"))
 

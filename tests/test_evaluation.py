@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from course_utils import chat, evaluation, loading
+from course_utils import chat, datafiles, evaluation
 from course_utils.evaluation import NLL, Answer
 from tests.conftest import toy_tokenizer, unchanged
 
@@ -90,7 +90,7 @@ def test_a_model_gone_nan_shows_it():
 
 
 def test_general_nll_is_per_token_of_raw_text(model, tokenizer):
-    text = loading.load_passages()[0]
+    text = datafiles.load_passages()[0]
     ids = tokenizer(text, return_tensors="pt")["input_ids"]
     with torch.no_grad():
         expected = model(input_ids=ids, labels=ids).loss.item()
@@ -100,7 +100,7 @@ def test_general_nll_is_per_token_of_raw_text(model, tokenizer):
 
 
 def test_forgetting_is_measured_on_the_passages(model, tokenizer, monkeypatch):
-    passages = loading.load_passages()[:2]
+    passages = datafiles.load_passages()[:2]
     monkeypatch.setattr(evaluation, "load_passages", lambda: passages)
     nats = tokens = 0
     for text in passages:

@@ -12,10 +12,11 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from course_utils import chat, course, evaluation, loading, machine, memory, sft, training
+from course_utils import batches, chat, datafiles, evaluation, loading, machine, memory, training
 from course_utils.chat import Example
-from course_utils.sft import SupervisedSFTTrainer
-from tests.conftest import ROOT
+from course_utils.core.files import ROOT
+from course_utils.course.execute import execute
+from course_utils.training.sft import SupervisedSFTTrainer
 
 pytestmark = pytest.mark.gpu
 CONFIG = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
@@ -34,7 +35,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture(scope="module")
 def threads(tokenizer: PreTrainedTokenizerBase) -> list[Example]:
     """Short conversations to train on."""
-    trees = loading.load_conversations(split="train")
+    trees = datafiles.load_conversations(split="train")
     return chat.encode_all(map(chat.top_thread, trees), tokenizer, max_length=96)
 
 
@@ -45,7 +46,7 @@ def qlora(
     dtype = torch.float16 if options.get("fp16") else machine.fast_dtype(device)
     model = loading.load_model(precision="nf4-dq", compute_dtype=dtype, device=device)
     settings = {"learning_rate": 1e-3, "max_steps": 5, **options}
-    return sft.sft_trainer(model, tokenizer, threads, folder, peft_config=CONFIG, **settings)
+    return training.sft_trainer(model, tokenizer, threads, folder, peft_config=CONFIG, **settings)
 
 
 def packed_weights(model: torch.nn.Module) -> list[torch.Tensor]:
@@ -56,7 +57,7 @@ def test_qlora_holds_together(gpu, tokenizer, threads, tmp_path):
     """Loading, adapters, autocast, the gradient scaler, clipping and the fused optimizer."""
     trainer = qlora(tokenizer, threads[:8], tmp_path, gpu)  # every step sees the same batch, so the loss must fall
     before = packed_weights(trainer.model)
-    losses = sft.run(trainer).losses
+    losses = training.run(trainer).losses
     assert trainer.args.n_gpu == 1
     assert torch.tensor(losses).isfinite().all()
     assert losses[-1] < losses[0]
@@ -69,8 +70,8 @@ def test_qlora_holds_together(gpu, tokenizer, threads, tmp_path):
 
 def test_an_adapter_that_is_loaded_again_is_the_same_bit_for_bit(gpu, tokenizer, threads, tmp_path):
     trainer = qlora(tokenizer, threads, tmp_path, gpu, max_steps=3)
-    sft.run(trainer)
-    tuned, ids = trainer.model.eval(), training.collate(threads[:2])["input_ids"].to(gpu)
+    training.run(trainer)
+    tuned, ids = trainer.model.eval(), batches.collate(threads[:2])["input_ids"].to(gpu)
     tuned.save_pretrained(tmp_path / "adapter")
     base = loading.load_model(precision="nf4-dq", compute_dtype=machine.fast_dtype(gpu), device=gpu)
     again = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
@@ -88,7 +89,7 @@ def test_fp16_has_room_for_the_residual_stream(gpu, tokenizer, threads, tmp_path
     layers = trainer.model.get_base_model().model.layers
     for layer in layers:
         layer.register_forward_hook(lambda *call: largest.append(call[-1].detach().abs().max()))
-    sft.run(trainer)
+    training.run(trainer)
     assert len(largest) >= 60 * len(layers)
     assert torch.stack(largest).max() < 50_000
     assert trainer.accelerator.scaler.get_scale() >= 65536 / 4
@@ -103,7 +104,7 @@ def test_first_step_is_that_of_the_cpu(gpu, examples, precision):
         torch.manual_seed(0)
         config = LoraConfig(r=8, target_modules="all-linear", init_lora_weights=False)
         model = get_peft_model(loading.load_model(precision=precision, device="cpu"), config).to(device)
-        loss = training.supervised_loss(model, training.collate(examples))
+        loss = batches.supervised_loss(model, batches.collate(examples))
         (loss * 1024).backward()  # keeps float16's gradients from vanishing
         gradients = [p.grad.flatten().float().cpu() for p in model.parameters() if p.requires_grad]
         return loss.item(), torch.cat(gradients)
@@ -143,7 +144,7 @@ def test_a_second_gpu_stays_empty_in_one_process(gpu, tokenizer, threads, tmp_pa
     if torch.cuda.device_count() < 2:
         pytest.skip("fewer than two GPUs")
     trainer = qlora(tokenizer, threads[:8], tmp_path, gpu)
-    losses = sft.run(trainer).losses
+    losses = training.run(trainer).losses
     assert trainer.args.n_gpu == 1
     assert losses[-1] < losses[0]
     assert torch.cuda.memory_allocated(1) == 0
@@ -161,7 +162,7 @@ def test_an_apple_gpu_measures_generates_and_trains_like_the_cpu(monkeypatch, to
         answers[device] = evaluation.generate(model, tokenizer, questions, template="chatml", max_new_tokens=12)
     assert nll["mps"] == pytest.approx(nll["cpu"], rel=1e-3)
     assert answers["mps"] == answers["cpu"]
-    losses = sft.run(qlora(tokenizer, threads, tmp_path, "mps", max_steps=3)).losses
+    losses = training.run(qlora(tokenizer, threads, tmp_path, "mps", max_steps=3)).losses
     assert torch.tensor(losses).isfinite().all()
 
 
@@ -173,7 +174,7 @@ def test_notebooks_run_and_keep_their_promises(gpu, name):
     Notebook 01 keeps its models on the CPU everywhere.
     """
     path = ROOT / "notebooks" / f"{name}.ipynb"
-    found, _ = course.execute(path)
+    found, _ = execute(path)
     stored = nbformat.read(path, as_version=4)
     assert answers(found) == answers(stored)
 

@@ -10,9 +10,9 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tests.conftest import notebook_definitions
+from course_utils import lessons
 
-lora, qlora = notebook_definitions("01_lora"), notebook_definitions("03_qlora")
+lora, qlora = lessons.definitions("01_lora"), lessons.definitions("03_qlora")
 
 
 @pytest.fixture

@@ -17,7 +17,9 @@ from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, get_peft_model
 from torch.nn.functional import cosine_similarity
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from course_utils import chat, datafiles, evaluation, loading, machine, memory, model_cache, training
+from course_utils import batches, chat, datafiles, evaluation, loading, machine, memory
+from course_utils.core import files
+from course_utils.loading import cache
 
 HAS_TRAP = getattr(torch.cpu, "get_capabilities", dict)().get("avx512_bf16", False)
 PUBLIC_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -46,7 +48,7 @@ def small_default(small, monkeypatch, tmp_path) -> Path:
     """A copy of the small model that plays the default model of this machine."""
     folder = tmp_path / "cache" / "default"
     shutil.copytree(small, folder)
-    monkeypatch.setattr(model_cache, "default_model_dir", lambda: folder)
+    monkeypatch.setattr(cache, "default_model_dir", lambda: folder)
     return folder
 
 
@@ -73,7 +75,7 @@ def test_default_model_needs_no_network_and_no_conversion(model, monkeypatch):
 
     for module, name in ((socket, "getaddrinfo"), (socket.socket, "connect"), (subprocess, "Popen")):
         monkeypatch.setattr(module, name, forbidden)
-    monkeypatch.setattr(model_cache, "_build", forbidden)
+    monkeypatch.setattr(cache, "_build", forbidden)
     assert loading.load_model(device="cpu").num_parameters() == model.num_parameters()
     assert len(loading.load_tokenizer()) == 49152
 
@@ -159,7 +161,7 @@ def test_a_folder_without_tokenizer_says_so(small):
 
 
 def test_any_local_folder_loads_through_the_same_function(model):
-    again = loading.load_model(str(model_cache.default_model_dir()), precision="bf16", device="cpu")
+    again = loading.load_model(str(cache.default_model_dir()), precision="bf16", device="cpu")
     assert again.dtype == torch.bfloat16
     weight = model.model.layers[3].mlp.up_proj.weight.to(torch.bfloat16)
     assert torch.equal(again.model.layers[3].mlp.up_proj.weight, weight)
@@ -271,7 +273,7 @@ def test_an_adapter_names_the_default_model_as_the_hub_does(small_default, tmp_p
 def test_a_tokenizer_names_the_default_model_as_the_hub_does(tokenizer, tmp_path):
     assert tokenizer.name_or_path == PUBLIC_ID
     tokenizer.save_pretrained(tmp_path)
-    here = str(model_cache.cache_dir()).encode()
+    here = str(cache.cache_dir()).encode()
     assert not any(here in path.read_bytes() for path in tmp_path.iterdir())
 
 
@@ -300,11 +302,11 @@ def test_an_adapter_travels_to_a_machine_without_a_hub(small_default, no_hub, tm
     """By either name of the default model, which lies elsewhere there."""
     _, expected = make_adapter(tmp_path / "adapter")
     elsewhere = small_default.rename(tmp_path / "elsewhere")
-    monkeypatch.setattr(model_cache, "default_model_dir", lambda: elsewhere)
+    monkeypatch.setattr(cache, "default_model_dir", lambda: elsewhere)
     named = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))[
         "base_model_name_or_path"
     ]
-    for name in (named, model_cache.NAME):
+    for name in (named, cache.NAME):
         base = loading.load_model(name, precision="fp32", device="cpu")
         with torch.no_grad():
             assert torch.equal(PeftModel.from_pretrained(base, tmp_path / "adapter")(IDS).logits, expected)
@@ -314,9 +316,10 @@ def test_saving_an_adapter_without_a_network_is_silent(small, tmp_path):
     """PEFT asks the hub about the base model's vocabulary, and goes on without an answer. So do we."""
     code = f"""
 from pathlib import Path
-from course_utils import loading, model_cache
+from course_utils import loading
+from course_utils.loading import cache
 from peft import LoraConfig, get_peft_model
-model_cache.default_model_dir = lambda: Path({str(small)!r})
+cache.default_model_dir = lambda: Path({str(small)!r})
 model = get_peft_model(loading.load_model(device="cpu"), LoraConfig(target_modules=["q_proj"]))
 model.save_pretrained({str(tmp_path)!r})
 """
@@ -340,7 +343,7 @@ def gradient(model, examples) -> torch.Tensor:
     """All adapter gradients as one vector; zeros where the backward pass never arrives, as behind a repacked layer."""
     model.train()
     model.zero_grad()
-    training.supervised_loss(model, training.collate(examples)).backward()
+    batches.supervised_loss(model, batches.collate(examples)).backward()
     trainable = [p for p in model.parameters() if p.requires_grad]
     return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in trainable])
 
@@ -394,20 +397,20 @@ def test_4_bit_merge_after_an_eval_forward_is_sane(qlora, examples, tmp_path):
 
 
 def test_data_loaders_name_file_line_and_field(monkeypatch, tmp_path):
-    monkeypatch.setattr(datafiles, "data_dir", lambda: tmp_path)
+    monkeypatch.setattr(files, "data_dir", lambda: tmp_path)
     (tmp_path / "passages.jsonl").write_text(
         '{"id": "a", "kind": "news", "text": "fine"}\n{"id": "b", "kind": "news"}\n', encoding="utf-8"
     )
     with pytest.raises(ValueError, match=r"passages.jsonl, line 2, field 'text'"):
-        loading.load_passages()
+        datafiles.load_passages()
 
 
 def test_unknown_task_split_and_table_name_the_choices():
     with pytest.raises(ValueError, match="dates"):
-        loading.load_task("poems", "train")
+        datafiles.load_task("poems", "train")
     with pytest.raises(ValueError, match="train, validation or test"):
-        loading.load_task("dates", "dev")
+        datafiles.load_task("dates", "dev")
     with pytest.raises(ValueError, match="train, validation or test"):
-        loading.load_conversations(split="dev")
+        datafiles.load_conversations(split="dev")
     with pytest.raises(ValueError, match="Unknown table"):
-        loading.load_figures("nothing")
+        datafiles.load_figures("nothing")

@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
-from course_utils import loading, machine
-from tests.conftest import ROOT
+from course_utils import datafiles, loading, machine
+from course_utils.core.files import ROOT
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_t4_gets_fp16(monkeypatch, capability, expected):
 @pytest.mark.parametrize("profile", machine.PROFILES.values(), ids=lambda profile: profile.name)
 def test_no_profile_goes_over_a_task_many_times(profile):
     """Twelve passes over the same few hundred examples made the model worse than before."""
-    examples = len(loading.load_task("dates", "train"))
+    examples = len(datafiles.load_task("dates", "train"))
     assert profile.steps * profile.batch_size / examples <= 2
 
 
@@ -143,9 +143,9 @@ def test_import_brings_no_torch():
 
 
 def test_only_notebook_04_needs_trl_and_datasets():
-    rooms = "chat, claims, evaluation, loading, machine, memory, plots, studies, training"
+    rooms = "batches, chat, claims, datafiles, evaluation, loading, machine, memory, plots, studies, training"
     assert modules_after(f"from course_utils import {rooms}").isdisjoint({"trl", "datasets"})
-    assert {"trl", "datasets"} <= modules_after("from course_utils import sft")
+    assert {"trl", "datasets"} <= modules_after("from course_utils.training import sft_trainer")
 
 
 def test_describe_names_versions_and_instruction_set(monkeypatch):

@@ -7,12 +7,13 @@ import statistics
 import nbformat
 import pytest
 
-from course_utils import claims
-from tests.conftest import ROOT, notebook_definitions
+from course_utils import lessons
+from course_utils.core.files import ROOT
+from course_utils.course import readme
 
 NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in sorted((ROOT / "notebooks").glob("0*.ipynb"))}
 PROMISE = re.compile(r"(equal|within|below|unchanged|bit for bit|fell by).*: (True|False)$")
-LEDGERS = {name: claims.collect([ROOT / "notebooks" / f"{name}.ipynb"]) for name in NOTEBOOKS}
+LEDGERS = {name: readme.collect([ROOT / "notebooks" / f"{name}.ipynb"]) for name in NOTEBOOKS}
 
 
 def code_cells(name: str) -> list[nbformat.NotebookNode]:
@@ -102,7 +103,7 @@ def test_no_dead_code(name):
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_definitions_can_be_taken_out_for_testing(name):
     """All of them, and nothing that only a run of the cells before makes."""
-    definitions = vars(notebook_definitions(name))
+    definitions = vars(lessons.definitions(name))
     written = re.findall(r"^(?:def|class) (\w+)", "\n".join(cell.source for cell in code_cells(name)), re.M)
     assert written
     assert [word for word in written if not callable(definitions.get(word))] == []

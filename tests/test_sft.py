@@ -14,9 +14,10 @@ from safetensors.torch import save_file
 from transformers import LlamaForCausalLM
 from trl import SFTConfig
 
-from course_utils import chat, checkpoints, evaluation, loading, sft, training
-from course_utils.sft import SupervisedSFTTrainer
-from tests.conftest import ROOT
+from course_utils import batches, chat, datafiles, evaluation, loading, training
+from course_utils.core.files import ROOT
+from course_utils.training import checkpoints, sft
+from course_utils.training.sft import SupervisedSFTTrainer
 from tests.test_training import made_examples, tiny
 
 CONFIG = LoraConfig(r=4, target_modules=["q_proj", "v_proj"])
@@ -24,7 +25,9 @@ CONFIG = LoraConfig(r=4, target_modules=["q_proj", "v_proj"])
 
 def trainer(tokenizer, folder: Path, model: LlamaForCausalLM | None = None, **options: object) -> SupervisedSFTTrainer:
     settings = {"per_device_train_batch_size": 4, "learning_rate": 1e-2, "max_steps": 6, **options}
-    return sft.sft_trainer(model or tiny(49152), tokenizer, made_examples(), folder, peft_config=CONFIG, **settings)
+    return training.sft_trainer(
+        model or tiny(49152), tokenizer, made_examples(), folder, peft_config=CONFIG, **settings
+    )
 
 
 def adapters(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -45,7 +48,7 @@ def test_steps_equal_those_of_the_model_trained_by_hand(tokenizer, tmp_path):
     made = trainer(tokenizer, tmp_path)
     batches = list(made.get_train_dataloader())  # the order of the first pass
     start = adapters(made.model)
-    losses = sft.run(made).losses
+    losses = training.run(made).losses
     by_hand = trainer(tokenizer, tmp_path / "by_hand").model
     by_hand.load_state_dict(start, strict=False)
     trainable = [p for p in by_hand.parameters() if p.requires_grad]
@@ -65,11 +68,11 @@ def test_steps_equal_those_of_the_model_trained_by_hand(tokenizer, tmp_path):
 def test_accumulated_small_batches_equal_one_large_batch(tokenizer, tmp_path):
     """Each token has the same weight, however its batch is cut; the first step is compared, before Adam amplifies."""
     whole, parts = trainer(tokenizer, tmp_path / "whole", max_steps=1), None
-    first = sft.run(whole)
+    first = training.run(whole)
     parts = trainer(
         tokenizer, tmp_path / "parts", max_steps=1, per_device_train_batch_size=2, gradient_accumulation_steps=2
     )
-    second = sft.run(parts)
+    second = training.run(parts)
     assert second.losses == pytest.approx(first.losses, rel=1e-5)
     assert second.tokens == first.tokens
     for name, tensor in adapters(whole.model).items():
@@ -81,9 +84,9 @@ SAVING = {"save_strategy": "steps", "save_steps": 2}
 
 def test_interrupted_training_resumes_where_it_stopped(tokenizer, tmp_path):
     """Six steps in one go equal four steps, a stop, and two more."""
-    whole = sft.run(trainer(tokenizer, tmp_path / "whole", **SAVING)).losses
-    first = sft.run(trainer(tokenizer, tmp_path / "parts", **{**SAVING, "max_steps": 4})).losses
-    both = sft.run(trainer(tokenizer, tmp_path / "parts", **SAVING)).losses
+    whole = training.run(trainer(tokenizer, tmp_path / "whole", **SAVING)).losses
+    first = training.run(trainer(tokenizer, tmp_path / "parts", **{**SAVING, "max_steps": 4})).losses
+    both = training.run(trainer(tokenizer, tmp_path / "parts", **SAVING)).losses
     assert first == pytest.approx(whole[:4], rel=1e-5)
     assert both == pytest.approx(whole, rel=1e-5)
 
@@ -92,7 +95,7 @@ def test_interrupted_training_resumes_where_it_stopped(tokenizer, tmp_path):
 def finished(tokenizer, tmp_path_factory) -> tuple[Path, list[float]]:
     """The folder of a finished run of six steps, and its losses."""
     folder = tmp_path_factory.mktemp("finished")
-    return folder, sft.run(trainer(tokenizer, folder, **SAVING)).losses
+    return folder, training.run(trainer(tokenizer, folder, **SAVING)).losses
 
 
 @pytest.fixture
@@ -121,7 +124,7 @@ def cut(path: Path) -> None:
 def test_a_torn_checkpoint_falls_back_to_the_whole_one_before(tokenizer, stopped, capsys, tear):
     folder, losses = stopped
     tear(folder / "checkpoint-6")
-    again = sft.run(trainer(tokenizer, folder, **SAVING))
+    again = training.run(trainer(tokenizer, folder, **SAVING))
     assert again.losses == pytest.approx(losses, rel=1e-5)
     assert 0 < again.tokens < sum(len(example["input_ids"]) for example in made_examples()), "two steps of four"
     assert "checkpoint-6 was not written to its end" in capsys.readouterr().err
@@ -132,8 +135,8 @@ def test_a_finished_run_is_not_repeated(tokenizer, tmp_path, steps):
     """transformers would make one more step, and save it, each time that a run is over within a pass."""
     options = {**SAVING, "max_steps": steps}
     first, again = (trainer(tokenizer, tmp_path, **options) for _ in range(2))
-    losses = sft.run(first).losses
-    found = sft.run(again)
+    losses = training.run(first).losses
+    found = training.run(again)
     assert found.losses == pytest.approx(losses)
     assert (len(found.losses), found.tokens, found.tokens_per_second) == (steps, 0, 0)
     assert checkpoints.last_whole(tmp_path).name == f"checkpoint-{steps}"
@@ -144,9 +147,9 @@ def test_a_finished_run_is_not_repeated(tokenizer, tmp_path, steps):
 def test_a_trainer_runs_once(tokenizer, tmp_path):
     """A second time it would train without autocast."""
     made = trainer(tokenizer, tmp_path, max_steps=1)
-    sft.run(made)
+    training.run(made)
     with pytest.raises(ValueError, match="has run already. Make a new one with sft_trainer"):
-        sft.run(made)
+        training.run(made)
 
 
 @pytest.mark.parametrize(
@@ -163,26 +166,30 @@ def test_other_settings_are_another_run(tokenizer, stopped, change, named):
     with pytest.raises(
         ValueError, match=rf"checkpoints of another run \(different: .*{named}.*Name another output_dir"
     ):
-        sft.run(trainer(tokenizer, stopped[0], **SAVING, **change))
+        training.run(trainer(tokenizer, stopped[0], **SAVING, **change))
 
 
 def test_other_data_and_other_adapters_are_another_run(tokenizer, stopped):
     options = {"per_device_train_batch_size": 4, "learning_rate": 1e-2, "max_steps": 6}
     other = LoraConfig(r=8, target_modules=["q_proj", "v_proj"])
     with pytest.raises(ValueError, match=r"different: default\.r 4 there, 8 now\)"):
-        sft.run(sft.sft_trainer(tiny(49152), tokenizer, made_examples(), stopped[0], peft_config=other, **options))
+        training.run(
+            training.sft_trainer(tiny(49152), tokenizer, made_examples(), stopped[0], peft_config=other, **options)
+        )
     with pytest.raises(ValueError, match=r"different: data\)"):
-        sft.run(sft.sft_trainer(tiny(49152), tokenizer, made_examples(9), stopped[0], peft_config=CONFIG, **options))
+        training.run(
+            training.sft_trainer(tiny(49152), tokenizer, made_examples(9), stopped[0], peft_config=CONFIG, **options)
+        )
     with pytest.raises(ValueError, match=r"different: dtype torch\.float32 there, torch\.bfloat16 now\)"):
-        sft.run(trainer(tokenizer, stopped[0], tiny(49152).bfloat16()))
+        training.run(trainer(tokenizer, stopped[0], tiny(49152).bfloat16()))
     (stopped[0] / checkpoints.IDENTITY).unlink()
     with pytest.raises(ValueError, match=r"there is no run\.json that describes it"):
-        sft.run(trainer(tokenizer, stopped[0]))
+        training.run(trainer(tokenizer, stopped[0]))
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_is_not_saved(tokenizer, tmp_path, monkeypatch):
     """transformers would log it as 0.0, train on, and save the ruin over the good checkpoint."""
-    made, whole, calls = trainer(tokenizer, tmp_path, **{**SAVING, "save_steps": 1}), training.supervised_loss, []
+    made, whole, calls = trainer(tokenizer, tmp_path, **{**SAVING, "save_steps": 1}), batches.supervised_loss, []
 
     def breaks_at_the_third(*inputs: object) -> torch.Tensor:
         calls.append(1)
@@ -190,7 +197,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_is_not_saved(tokenizer, tmp_
 
     monkeypatch.setattr(sft, "supervised_loss", breaks_at_the_third)
     with pytest.raises(FloatingPointError, match="The loss at step 3 is nan"):
-        sft.run(made)
+        training.run(made)
     assert checkpoints.last_whole(tmp_path).name == "checkpoint-2"
     assert [entry["loss"] for entry in made.state.log_history] == pytest.approx([4, 4], abs=8), "no made-up zeros"
 
@@ -202,7 +209,7 @@ def test_parameters_that_are_no_numbers_are_not_saved(tokenizer, tmp_path, savin
     weight = next(p for p in made.model.parameters() if p.requires_grad)
     weight.register_hook(lambda gradient: gradient * float("inf") if made.state.global_step == broken - 1 else gradient)
     with pytest.raises(FloatingPointError, match=f"After step {broken} a trained parameter is nan or infinite"):
-        sft.run(made)
+        training.run(made)
     assert checkpoints.last_whole(tmp_path).name == f"checkpoint-{good}"
 
 
@@ -213,7 +220,7 @@ def test_a_newer_peft_does_not_make_another_run(tokenizer, stopped):
     assert "default.peft_version" not in described
     del described["default.use_dora"]
     path.write_text(json.dumps(described), encoding="utf-8")
-    assert sft.run(trainer(tokenizer, stopped[0], **SAVING)).losses == pytest.approx(stopped[1])
+    assert training.run(trainer(tokenizer, stopped[0], **SAVING)).losses == pytest.approx(stopped[1])
 
 
 def checkpoint_of(folder: Path, *weights: str) -> Path:
@@ -258,23 +265,23 @@ def test_evaluation_counts_no_training_tokens(tokenizer, tmp_path):
     made = trainer(tokenizer, tmp_path, max_steps=2)
     before = made.evaluate(made.train_dataset)["eval_loss"]
     assert made.tokens_seen == 0
-    batch = training.collate(made_examples())
+    batch = batches.collate(made_examples())
     with torch.no_grad():
-        assert before == pytest.approx(training.supervised_loss(made.model, batch).item(), rel=1e-4)
+        assert before == pytest.approx(batches.supervised_loss(made.model, batch).item(), rel=1e-4)
 
 
 def test_an_empty_set_is_named(tokenizer, tmp_path):
     with pytest.raises(ValueError, match="The list of examples is empty"):
-        sft.sft_trainer(tiny(), tokenizer, [], tmp_path)
+        training.sft_trainer(tiny(), tokenizer, [], tmp_path)
 
 
 def test_the_wrapper_of_mixed_precision_is_taken_off(tokenizer, tmp_path):
     """With it, the model's logits differ from those of the same adapter loaded again."""
     made = trainer(tokenizer, tmp_path, tiny(49152).bfloat16(), bf16=True, max_steps=3)
-    sft.run(made)
+    training.run(made)
     made.model.save_pretrained(tmp_path / "saved")
     again = PeftModel.from_pretrained(tiny(49152).bfloat16(), tmp_path / "saved")
-    ids = training.collate(made_examples(2))["input_ids"]
+    ids = batches.collate(made_examples(2))["input_ids"]
     with torch.no_grad():
         first, second = made.model.eval()(ids).logits, again.eval()(ids).logits
     assert first.dtype == second.dtype == torch.bfloat16
@@ -296,8 +303,8 @@ def test_a_model_in_16_bits_can_be_used_after_training(tokenizer, tmp_path, adap
     """What lies between its layers goes back into their format when autocast is taken off."""
     options = {"per_device_train_batch_size": 4, "learning_rate": 1e-2, "max_steps": 2, "bf16": autocast}
     model = tiny(49152).bfloat16()
-    made = sft.sft_trainer(model, tokenizer, made_examples(), tmp_path, peft_config=adapter, **options)
-    sft.run(made)
+    made = training.sft_trainer(model, tokenizer, made_examples(), tmp_path, peft_config=adapter, **options)
+    training.run(made)
     assert evaluation.nll(made.model, made_examples()).mean > 0
 
 
@@ -317,7 +324,7 @@ def test_two_visible_gpus_do_not_stop_a_notebook(tokenizer, tmp_path, monkeypatc
 
 def test_float16_has_room_for_the_residual_stream(model, tokenizer):
     """A T4 computes in float16, which ends at 65,504; layer 11 of this model already reaches about 26,000."""
-    trees = loading.load_conversations(split="train")[:28]
+    trees = datafiles.load_conversations(split="train")[:28]
     examples, largest = chat.encode_all(map(chat.top_thread, trees), tokenizer), []
     hooks = [
         layer.register_forward_hook(lambda *call: largest.append(call[-1].abs().max().item()))
@@ -336,10 +343,10 @@ def test_a_t4s_way_of_training_stays_finite(examples):
     model = get_peft_model(loading.load_model(precision="nf4-dq", compute_dtype=torch.float16, device="cpu"), CONFIG)
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer, scaler = torch.optim.AdamW(trainable, lr=1e-3, fused=True), torch.amp.GradScaler("cpu")
-    losses, batch = [], training.collate(examples[:4])
+    losses, batch = [], batches.collate(examples[:4])
     for _ in range(3):
         with torch.autocast("cpu", torch.float16):
-            loss = training.supervised_loss(model.train(), batch)
+            loss = batches.supervised_loss(model.train(), batch)
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
@@ -378,7 +385,7 @@ def test_the_trainer_asks_the_model_where_it_lies_not_the_machine(
     monkeypatch.setattr(type(model), "parameters", lambda self: iter([torch.zeros(1, device="meta")]))
     monkeypatch.setattr(torch.Tensor, "device", property(lambda self: torch.device(device)))
     with pytest.raises(Asked) as found:
-        sft.sft_trainer(model, tokenizer, made_examples(), tmp_path)
+        training.sft_trainer(model, tokenizer, made_examples(), tmp_path)
     assert {name: found.value.args[0][name] for name in expected} == expected
 
 

@@ -10,15 +10,17 @@ from pathlib import Path
 import pytest
 
 from course_utils import studies
+from course_utils.core import files
+from course_utils.core.files import ROOT
+from course_utils.datafiles.trees import DataError
 from course_utils.studies import Study
-from course_utils.trees import DataError
-from tests.conftest import ROOT
+from course_utils.studies.__main__ import STUDIES
 
 
 @pytest.fixture
 def made(monkeypatch, tmp_path):
     """A study of six quick runs in a folder of its own, and the list of settings it ran."""
-    monkeypatch.setattr(studies, "data_dir", lambda: tmp_path)
+    monkeypatch.setattr(files, "data_dir", lambda: tmp_path)
     ran = []
 
     def run(settings):
@@ -62,9 +64,10 @@ WORKER = """
 import sys, time
 from pathlib import Path
 from course_utils import studies
+from course_utils.core import files
 
 folder, me = Path(sys.argv[1]), sys.argv[2]
-studies.data_dir = lambda: folder
+files.data_dir = lambda: folder
 
 def run(settings):
     with (folder / "ran.txt").open("a") as log:
@@ -96,7 +99,7 @@ def wait_for(path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_lose_no_line_and_run_nothing_twice(tmp_path, monkeypatch):
-    monkeypatch.setattr(studies, "data_dir", lambda: tmp_path)
+    monkeypatch.setattr(files, "data_dir", lambda: tmp_path)
     assert [worker.wait(60) for worker in workers(tmp_path, "a", "b")] == [0, 0]
     assert sorted(studies.table("shared")["seed"]) == [0, 1, 2, 3, 4, 5]
     assert sorted((tmp_path / "ran.txt").read_text(encoding="utf-8").split()) == list("012345")
@@ -104,7 +107,7 @@ def test_two_processes_lose_no_line_and_run_nothing_twice(tmp_path, monkeypatch)
 
 @pytest.mark.slow
 def test_a_process_that_dies_blocks_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(studies, "data_dir", lambda: tmp_path)
+    monkeypatch.setattr(files, "data_dir", lambda: tmp_path)
     (worker,) = workers(tmp_path, "dying")
     wait_for(tmp_path / "ran.txt")
     worker.kill()
@@ -162,16 +165,11 @@ def test_a_damaged_file_names_the_line(made):
         study.open()
 
 
-def test_unknown_study_names_the_choices():
-    with pytest.raises(ValueError, match="reply_ranks"):
+def test_a_study_without_records_names_those_that_have(made):
+    with pytest.raises(ValueError, match="No study 'nothing' has records; those that have: none.*course_utils.studies"):
         studies.table("nothing")
-
-
-def test_a_study_without_records_and_one_that_is_none_are_told_apart(made, monkeypatch):
-    monkeypatch.setattr(studies, "STUDIES", {"made": made[0]})
-    with pytest.raises(ValueError, match="'made' has no records yet: run `python -m course_utils.studies made`"):
-        studies.table("made")
-    with pytest.raises(ValueError, match="Unknown study 'dated'; choose from made"):
+    studies.record(made[0], made[0].settings[0])
+    with pytest.raises(ValueError, match="'dated' has records; those that have: made"):
         studies.table("dated")
 
 
@@ -182,14 +180,14 @@ def test_grids_of_one_study_are_joined():
 
 
 def test_records_say_on_what_they_were_made():
-    for record in studies.STUDIES["dates"].done():
+    for record in STUDIES["dates"].done():
         assert {"settings", "seconds", "peak_bytes", "machine"} <= set(record)
         assert "torch 2" in record["machine"]
         assert "CPU (" in record["machine"], "the instruction set"
         assert record["settings"]["method"] == "base" or {"tokens", "losses"} <= set(record)
 
 
-@pytest.mark.parametrize("study", studies.STUDIES.values(), ids=lambda study: study.name)
+@pytest.mark.parametrize("study", STUDIES.values(), ids=lambda study: study.name)
 def test_committed_records_are_complete(study):
     assert study.open() == []
     assert len(study.done()) == len(study.settings)

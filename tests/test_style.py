@@ -7,7 +7,7 @@ import sys
 import nbformat
 import pytest
 
-from tests.conftest import ROOT
+from course_utils.core.files import ROOT
 
 
 def tracked(*patterns: str) -> list[str]:

@@ -10,7 +10,8 @@ from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from course_utils import chat, training
+from course_utils import batches, chat, training
+from course_utils.training import loop
 
 
 def tiny(vocab_size: int = 64) -> LlamaForCausalLM:
@@ -26,31 +27,31 @@ def made_examples(count: int = 12) -> list[chat.Example]:
 
 
 def test_collate_pads_by_length_not_by_token():
-    batch = training.collate([{"input_ids": [5, 0, 2], "labels": [-100, 0, 2]}, {"input_ids": [7], "labels": [7]}], 2)
+    batch = batches.collate([{"input_ids": [5, 0, 2], "labels": [-100, 0, 2]}, {"input_ids": [7], "labels": [7]}], 2)
     assert batch["input_ids"].tolist() == [[5, 0, 2], [7, 2, 2]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
     assert batch["labels"].tolist() == [[-100, 0, 2], [7, -100, -100]]
 
 
 def test_loss_equals_the_models_own(model, examples):
-    batch = training.collate(examples)
+    batch = batches.collate(examples)
     with torch.no_grad():
-        assert training.supervised_loss(model, batch).item() == pytest.approx(model(**batch).loss.item(), rel=1e-5)
+        assert batches.supervised_loss(model, batch).item() == pytest.approx(model(**batch).loss.item(), rel=1e-5)
 
 
 def test_loss_equals_a_sum_over_single_examples():
     """Padding and batching change nothing: the batch loss is the mean over all supervised tokens."""
     model, examples = tiny(), made_examples()
-    losses = torch.cat([training.token_losses(model, training.collate([example])) for example in examples])
-    together = training.supervised_loss(model, training.collate(examples))
+    losses = torch.cat([batches.token_losses(model, batches.collate([example])) for example in examples])
+    together = batches.supervised_loss(model, batches.collate(examples))
     assert together.item() == pytest.approx(losses.mean().item(), rel=1e-5)
     assert losses.numel() == sum(label != -100 for e in examples for label in e["labels"][1:])
 
 
 def test_loss_with_virtual_tokens_equals_pefts():
     model = get_peft_model(tiny(), PromptTuningConfig(num_virtual_tokens=5, task_type="CAUSAL_LM"))
-    batch = training.collate(made_examples(4))
-    assert training.supervised_loss(model, batch).item() == pytest.approx(model(**batch).loss.item(), rel=1e-5)
+    batch = batches.collate(made_examples(4))
+    assert batches.supervised_loss(model, batch).item() == pytest.approx(model(**batch).loss.item(), rel=1e-5)
 
 
 def test_fit_equals_a_loop_written_out():
@@ -58,9 +59,9 @@ def test_fit_equals_a_loop_written_out():
     plain = copy.deepcopy(ours)
     losses = training.fit(ours, examples, steps=5, lr=1e-2, batch_size=4, seed=3).losses
     optimizer, expected = torch.optim.AdamW(plain.parameters(), lr=1e-2, weight_decay=0.0), []
-    source = training.batches(examples, 4, seed=3)
+    source = batches.batches(examples, 4, seed=3)
     for _ in range(5):
-        loss = plain(**training.collate(next(source))).loss
+        loss = plain(**batches.collate(next(source))).loss
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
@@ -70,7 +71,7 @@ def test_fit_equals_a_loop_written_out():
 
 
 def test_batches_show_every_example_once_per_pass_in_a_seeded_order():
-    source, again = (training.batches(list(range(8)), 4, seed=1) for _ in range(2))
+    source, again = (batches.batches(list(range(8)), 4, seed=1) for _ in range(2))
     first_pass = [*next(source), *next(source)]
     assert sorted(first_pass) == list(range(8))
     assert first_pass == [*next(again), *next(again)]
@@ -114,13 +115,13 @@ def test_fit_refuses_to_train_float16_weights():
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_stops_the_run_at_its_step(monkeypatch, value):
-    model, whole, calls = tiny(), training.supervised_loss, []
+    model, whole, calls = tiny(), batches.supervised_loss, []
 
     def breaks_at_the_third(*inputs: object) -> torch.Tensor:
         calls.append(1)
         return whole(*inputs) * (value if len(calls) == 3 else 1.0)
 
-    monkeypatch.setattr(training, "supervised_loss", breaks_at_the_third)
+    monkeypatch.setattr(loop, "supervised_loss", breaks_at_the_third)
     with pytest.raises(FloatingPointError, match=rf"The loss at step 3 is {value}.*learning rate below 0\.01"):
         training.fit(model, made_examples(), steps=5, lr=1e-2, batch_size=4)
     assert all(p.isfinite().all() for p in model.parameters())
@@ -129,19 +130,19 @@ def test_a_loss_that_is_no_number_stops_the_run_at_its_step(monkeypatch, value):
 def test_without_a_supervised_token_there_is_no_mean():
     masked = [{"input_ids": [5, 6, 7], "labels": [-100, -100, -100]}]
     with pytest.raises(ValueError, match="All labels of this batch are -100"):
-        training.supervised_loss(tiny(), training.collate(masked))
-    assert training.supervised_loss(tiny(), training.collate(masked), num_items=7) == 0  # a share of a larger batch
+        batches.supervised_loss(tiny(), batches.collate(masked))
+    assert batches.supervised_loss(tiny(), batches.collate(masked), num_items=7) == 0  # a share of a larger batch
     with pytest.raises(ValueError, match="All labels of this batch are -100"):
-        training.supervised_loss(tiny(), training.collate(masked), num_items=torch.tensor(0))
+        batches.supervised_loss(tiny(), batches.collate(masked), num_items=torch.tensor(0))
 
 
 def test_empty_sets_say_what_to_look_at():
     with pytest.raises(ValueError, match="The list of examples is empty"):
-        training.collate([])
+        batches.collate([])
     with pytest.raises(ValueError, match="0 examples do not fill one batch of 4"):
-        training.batches([], 4, seed=0)  # at once, not at the first batch
+        batches.batches([], 4, seed=0)  # at once, not at the first batch
     with pytest.raises(ValueError, match="batch_size is 0"):
-        training.batches(made_examples(), 0, seed=0)
+        batches.batches(made_examples(), 0, seed=0)
     assert training.History().tokens_per_second == 0
 
 
@@ -160,5 +161,5 @@ class Elsewhere(torch.nn.Module):
 
 def test_batches_go_to_where_the_model_lies():
     """The notebooks collate on the CPU, whatever the model lies on."""
-    losses = training.token_losses(Elsewhere(), training.collate(made_examples(4)))
+    losses = batches.token_losses(Elsewhere(), batches.collate(made_examples(4)))
     assert losses.mean().item() == pytest.approx(math.log(64))

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from course_utils import chat, datasheet, loading
-from course_utils.records import numbered
-from course_utils.trees import DataError, Message, build, split_of
-from tests.conftest import ROOT
+from course_utils import chat, datafiles
+from course_utils.core.files import ROOT
+from course_utils.core.rows import numbered
+from course_utils.course import datasheet
+from course_utils.datafiles.trees import DataError, Message, build, split_of
 
 FIXTURES = Path(__file__).parent / "fixtures"
 NAN = float("nan")
@@ -64,7 +65,7 @@ def load(tmp_path) -> Callable[..., list[Message]]:
     def write_and_load(rows: list, **options: object) -> list[Message]:
         path = tmp_path / "made.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        return loading.load_conversations(path, **options)
+        return datafiles.load_conversations(path, **options)
 
     return write_and_load
 
@@ -133,8 +134,8 @@ def outline(message: Message) -> tuple:
 
 def test_flat_and_nested_exports_give_the_same_trees():
     """Small files with the fields that OASST exports have: deleted, synthetic, labels, emojis, null ranks."""
-    flat = loading.load_conversations(FIXTURES / "oasst_messages.jsonl")
-    nested = loading.load_conversations(FIXTURES / "oasst_trees.jsonl")
+    flat = datafiles.load_conversations(FIXTURES / "oasst_messages.jsonl")
+    nested = datafiles.load_conversations(FIXTURES / "oasst_trees.jsonl")
     assert [outline(tree) for tree in flat] == [outline(tree) for tree in nested]
     assert [turn["content"] for turn in chat.top_thread(flat[0])] == [
         "Why do cats purr?",
@@ -293,7 +294,7 @@ def test_nested_json_too_deep_for_python_is_named(tmp_path):
     path = tmp_path / "made.jsonl"
     path.write_text("\n" + outer * depth + "]}" * depth, encoding="utf-8")
     with pytest.raises(DataError, match=r"made.jsonl, line 2: nested too deep.*one message a line"):
-        loading.load_conversations(path)
+        datafiles.load_conversations(path)
 
 
 @pytest.mark.parametrize(
@@ -317,12 +318,12 @@ def test_a_hub_data_set_goes_through_the_same_code(monkeypatch):
     rows = [row | {"labels": {"name": ["spam"], "value": [0.0], "count": [3]}, "review_result": True} for row in good()]
     rows[1]["review_result"] = False
     monkeypatch.setattr(datasets, "load_dataset", lambda name, split: datasets.Dataset.from_list(rows))
-    (tree,) = loading.load_conversations("hub:some/name")
+    (tree,) = datafiles.load_conversations("hub:some/name")
     assert [reply.message_id for reply in tree.replies] == ["a1"]
     assert tree.extra["labels"] == {"name": ["spam"], "value": [0.0], "count": [3]}
     rows[2]["text"] = None
     with pytest.raises(DataError, match="hub:some/name, row 3, field 'text'"):
-        loading.load_conversations("hub:some/name")
+        datafiles.load_conversations("hub:some/name")
 
 
 def test_the_hub_library_is_imported_only_when_asked_for():
@@ -342,15 +343,15 @@ def test_a_hub_data_set_that_cannot_be_had_says_what_to_do(error, monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", failing)
     with pytest.raises(OSError, match="'some/name'.*leave out `source`"):
-        loading.load_conversations("hub:some/name")
+        datafiles.load_conversations("hub:some/name")
 
 
 def test_a_hub_without_an_id_or_without_its_library_says_what_to_do(monkeypatch):
     with pytest.raises(ValueError, match="'hub:' names no data set"):
-        loading.load_conversations("hub:")
+        datafiles.load_conversations("hub:")
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ImportError, match="pip install datasets"):
-        loading.load_conversations("hub:some/name")
+        datafiles.load_conversations("hub:some/name")
 
 
 def test_splits_are_fixed_and_about_80_10_10():
@@ -359,8 +360,8 @@ def test_splits_are_fixed_and_about_80_10_10():
     assert share["train"] == pytest.approx(0.8, abs=0.02)
     assert share["validation"] == pytest.approx(0.1, abs=0.02)
     assert [split_of(i) for i in ids[:6]] == [split_of(i) for i in ids[:6]]
-    parts = [loading.load_conversations(split=split) for split in ("train", "validation", "test")]
-    assert sum(map(len, parts)) == len(loading.load_conversations())
+    parts = [datafiles.load_conversations(split=split) for split in ("train", "validation", "test")]
+    assert sum(map(len, parts)) == len(datafiles.load_conversations())
 
 
 @st.composite

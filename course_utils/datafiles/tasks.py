@@ -1,19 +1,35 @@
-"""Write the three narrow tasks: `python data/tasks/make_tasks.py`. Seeded, so it always writes the same files.
+"""What are the narrow tasks? Written by `python -m course_utils.datafiles.tasks`, and read.
 
-Each task has 300 training, 60 validation and 60 test examples with an exact answer, and no prompt occurs twice.
+Each has 300 training, 60 validation and 60 test rows with an exact answer, and no prompt occurs twice. The writer is
+seeded, so it always writes the same files.
 """
 
 import calendar
 import json
 import random
 from collections.abc import Callable
-from pathlib import Path
+
+from course_utils.core import files
+from course_utils.datafiles.collection import checked, named_file
 
 SIZES = {"train": 300, "validation": 60, "test": 60}
 MONTHS = list(calendar.month_name)[1:]
 ITEMS = "mugs lamps chairs plates towels candles baskets pillows frames clocks bowls rugs".split()
 COLORS = "red blue green white black yellow gray brown".split()
 CITIES = "Lisbon Oslo Quito Cairo Dublin Kyoto Lima Prague Nairobi Turin Perth Boston".split()
+
+
+def load_task(name: str, split: str) -> list[dict[str, str]]:
+    """One split of a narrow task with exact answers: dicts with `prompt` and `answer`.
+
+    Raises:
+        ValueError: there is no such task or split; names those there are.
+    """
+    named_file("task", "tasks", f"{name}.jsonl")
+    rows = [row for row in checked(f"tasks/{name}.jsonl", "split", "prompt", "answer") if row["split"] == split]
+    if not rows:
+        raise ValueError(f"Unknown split {split!r}; choose train, validation or test.")
+    return rows
 
 
 def ordinal(day: int) -> str:
@@ -78,10 +94,9 @@ def make(task: Callable[[random.Random], tuple[str, str]], seed: int) -> list[di
 
 
 def main() -> None:
-    folder = Path(__file__).parent
     for seed, task in enumerate((dates, units, records)):
         lines = [json.dumps(example, ensure_ascii=False) + "\n" for example in make(task, seed)]
-        (folder / f"{task.__name__}.jsonl").write_text("".join(lines), encoding="utf-8")
+        files.write_whole(files.data_dir() / "tasks" / f"{task.__name__}.jsonl", "".join(lines))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from course_utils.records import DataError, Placed, check_characters, check_text, fail, short
+from course_utils.core.rows import DataError, Placed, check_characters, check_text, fail, short
 
 __all__ = ["ROLES", "SPLITS", "DataError", "Message", "build", "split_of"]
 

@@ -1,7 +1,4 @@
-"""What do the data files hold? The statistics that the datasheet quotes.
-
-Printed by `python -m course_utils.loading --describe`.
-"""
+"""What do the data files hold? The statistics that the datasheet quotes."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -10,8 +7,16 @@ from statistics import mean
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from course_utils import chat
-from course_utils.datafiles import data_dir, load_conversations, load_passages, load_prompts, load_task
-from course_utils.trees import SPLITS, Message, split_of
+from course_utils.core import files
+from course_utils.datafiles import (
+    SPLITS,
+    Message,
+    load_conversations,
+    load_passages,
+    load_prompts,
+    load_task,
+    split_of,
+)
 
 
 def answers(trees: Iterable[Message]) -> list[Message]:
@@ -58,7 +63,7 @@ def describe(tokenizer: PreTrainedTokenizerBase) -> str:
     ]
     passages = [len(tokenizer(text)["input_ids"]) for text in load_passages()]
     lines.append(f"passages: {len(passages)}, {min(passages)} to {max(passages)} tokens")
-    for path in sorted((data_dir() / "tasks").glob("*.jsonl")):
+    for path in sorted((files.data_dir() / "tasks").glob("*.jsonl")):
         sizes = {split: len(load_task(path.stem, split)) for split in SPLITS}
         lines.append(f"task {path.stem}: {_counts(sizes)}")
     return "\n".join(lines)

@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from transformers import Trainer
 
-from course_utils.datafiles import write_whole
+from course_utils.core.files import write_whole
 
 DECIDING = (  # fields of SFTConfig that decide what is learned
     "per_device_train_batch_size gradient_accumulation_steps world_size learning_rate lr_scheduler_type "

@@ -1,6 +1,5 @@
-"""Where do model, tokenizer and data come from?"""
+"""How does a name become a model that is safe to train, or its tokenizer?"""
 
-import argparse
 import contextlib
 import ctypes
 import gc
@@ -13,33 +12,20 @@ import transformers
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from course_utils import console, machine, model_cache, noise
-from course_utils.datafiles import load_conversations, load_figures, load_passages, load_prompts, load_task
+from course_utils import machine
+from course_utils.loading import cache
+from course_utils.loading.precisions import DTYPES, PRECISIONS, QUANTIZED, quantization_config, stored_precision
 
-__all__ = [
-    "load_conversations",
-    "load_figures",
-    "load_model",
-    "load_passages",
-    "load_prompts",
-    "load_task",
-    "load_tokenizer",
-]
+DEFAULT = (cache.NAME, cache.PUBLIC_ID)
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-QUANTIZED = ("int8", "nf4", "nf4-dq", "fp4")
-PRECISIONS = ("auto", *DTYPES, *QUANTIZED)
-DEFAULT = (model_cache.NAME, model_cache.PUBLIC_ID)
-
-noise.quiet()
 transformers.utils.logging.disable_progress_bar()  # bars for reading local files; downloads keep their own
 
 
 def load_model(
-    model_id: str = model_cache.NAME,
+    model_id: str = cache.NAME,
     precision: str = "auto",
     *,
     revision: str | None = None,
@@ -67,7 +53,7 @@ def load_model(
     Raises:
         ValueError: unknown precision, or another than a quantized checkpoint is stored in; an empty id.
         OSError: the model is neither here nor reachable, or what is here is no model.
-        model_cache.ModelCacheError: the default model could not be fetched or stored.
+        cache.ModelCacheError: the default model could not be fetched or stored.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"Unknown precision {precision!r}; choose from {', '.join(PRECISIONS)}.")
@@ -75,7 +61,7 @@ def load_model(
     source = _source(model_id, revision)
     _check_files(source)
     config = _from_pretrained(AutoConfig, source, revision)
-    stored = _stored_precision(config)
+    stored = stored_precision(config)
     if stored and precision not in ("auto", stored):
         raise ValueError(
             f"{model_id!r} is stored in {stored}, so it cannot be loaded in {precision}. Leave precision at 'auto'"
@@ -87,17 +73,17 @@ def load_model(
     if stored in QUANTIZED:
         config.quantization_config["bnb_4bit_compute_dtype"] = dtype
     elif not stored and quantized:
-        options["quantization_config"] = _quantization_config(precision, dtype)
+        options["quantization_config"] = quantization_config(precision, dtype)
     _release_memory()
     model = _from_pretrained(
         AutoModelForCausalLM, source, revision, config=config, dtype=dtype, use_safetensors=True, **options
     )
     if model_id in DEFAULT:
-        model.name_or_path = model.config.name_or_path = model_cache.PUBLIC_ID  # what adapters say they belong to
+        model.name_or_path = model.config.name_or_path = cache.PUBLIC_ID  # what adapters say they belong to
     return make_safe_to_train(model if quantized else model.to(device))
 
 
-def load_tokenizer(model_id: str = model_cache.NAME, *, revision: str | None = None) -> PreTrainedTokenizerBase:
+def load_tokenizer(model_id: str = cache.NAME, *, revision: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer that belongs to `model_id`, exactly as it was published.
 
     Raises:
@@ -107,7 +93,7 @@ def load_tokenizer(model_id: str = model_cache.NAME, *, revision: str | None = N
     source = _source(model_id, revision)
     tokenizer = _from_pretrained(AutoTokenizer, source, revision)
     if model_id in DEFAULT:
-        tokenizer.name_or_path = model_cache.PUBLIC_ID
+        tokenizer.name_or_path = cache.PUBLIC_ID
     return tokenizer
 
 
@@ -131,33 +117,12 @@ def _release_memory() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def _quantization_config(precision: str, compute_dtype: torch.dtype) -> BitsAndBytesConfig:
-    if precision == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type=precision.removesuffix("-dq"),
-        bnb_4bit_use_double_quant=precision.endswith("-dq"),
-        bnb_4bit_compute_dtype=compute_dtype,
-    )
-
-
-def _stored_precision(config: transformers.PreTrainedConfig) -> str | None:
-    """The name of the format that a quantized checkpoint is stored in; None if its weights are plain numbers."""
-    stored = getattr(config, "quantization_config", None)
-    if not stored:
-        return None
-    if stored.get("load_in_4bit"):
-        return stored["bnb_4bit_quant_type"] + ("-dq" if stored.get("bnb_4bit_use_double_quant") else "")
-    return "int8" if stored.get("load_in_8bit") else stored.get("quant_method", "an unknown format")
-
-
 def _source(model_id: str, revision: str | None) -> str:
     """What the libraries load from: a folder that exists, or a hub id."""
     if not str(model_id).strip():
         raise ValueError("model_id is empty: give a hub id or the path of a folder, or leave it out.")
     if model_id in DEFAULT:
-        return model_cache.PUBLIC_ID if revision else str(model_cache.default_model_dir())
+        return cache.PUBLIC_ID if revision else str(cache.default_model_dir())
     path = Path(os.path.expanduser(model_id))
     if path.is_dir():
         return str(path)
@@ -225,25 +190,5 @@ def _from_pretrained(auto_class: type, source: str, revision: str | None, **opti
         raise OSError(
             f"Cannot load {source!r}, which is no folder here, from the hub: {reason} Check the id and the network (a "
             "gated model also needs `hf auth login`), give the path of a local folder, or use the default "
-            f"{model_cache.NAME!r}, which needs no hub.{offline}"
+            f"{cache.NAME!r}, which needs no hub.{offline}"
         ) from error
-
-
-def main() -> None:
-    """`python -m course_utils.loading --fetch`: bring the default model to this disk; `--describe`: data statistics."""
-    console.accept_all()
-    parser = argparse.ArgumentParser(prog="python -m course_utils.loading", description=main.__doc__)
-    task = parser.add_mutually_exclusive_group(required=True)
-    task.add_argument("--fetch", action="store_true", help="fetch the default model, or find it in the cache")
-    task.add_argument("--describe", action="store_true", help="print statistics of the data files")
-    if parser.parse_args().fetch:
-        folder: Path = model_cache.default_model_dir()
-        print(f"{model_cache.NAME} is ready in {folder}")
-    else:
-        from course_utils import datasheet
-
-        print(datasheet.describe(load_tokenizer()))
-
-
-if __name__ == "__main__":
-    main()

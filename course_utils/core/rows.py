@@ -1,4 +1,4 @@
-"""How is a file of records read, whatever its format?
+"""How is a file of rows read, whatever its format?
 
 The content tells the format: JSON lines, a JSON array, Parquet, or one of these packed with gzip. What cannot be read
 is named for what it is, with the way out.
@@ -45,7 +45,7 @@ class DataError(ValueError):
     """A data file is malformed; the message names file, line and field."""
 
 
-def read_records(path: Path) -> Iterator[Placed]:
+def read_rows(path: Path) -> Iterator[Placed]:
     """The records of a file, each with its place: a line, an item of a JSON array, or a row of a Parquet table.
 
     A byte-order mark, blank lines and any kind of line break are read over.

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping
 
-from course_utils.records import half_character
+from course_utils.core.rows import half_character
 
 Turn = dict[str, str]  # {"role": "user" | "assistant" | ..., "content": ...}
 

@@ -1,32 +1,17 @@
-"""Where do the course's own data files lie, and what do they hold?"""
+"""What do the course's own data files hold?"""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from course_utils.records import DataError, check_text, fail, numbered, read_records, short
-from course_utils.trees import SPLITS, Message, build, split_of
+from course_utils.core import files
+from course_utils.core.rows import DataError, check_text, fail, numbered, read_rows, short
+from course_utils.datafiles.trees import SPLITS, Message, build, split_of
 
-PACKAGE = Path(__file__).parent
 HUB_PREFIX = "hub:"
 LISTS = {"must"}  # fields that hold a list of texts
-
-
-def data_dir() -> Path:
-    """The folder `data/`: beside the package in a clone, inside it when it was installed from a wheel."""
-    inside = PACKAGE / "data"
-    return inside if inside.is_dir() else PACKAGE.parent / "data"
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all: beside it first, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
-    os.replace(partial, path)
 
 
 def load_conversations(
@@ -53,8 +38,8 @@ def load_conversations(
     if isinstance(source, str) and source.startswith(HUB_PREFIX):
         name, found = source, numbered(_hub_rows(source.removeprefix(HUB_PREFIX)), source)
     else:
-        path = data_dir() / "conversations.jsonl" if source is None else Path(source)
-        name, found = path.name, read_records(path)
+        path = files.data_dir() / "conversations.jsonl" if source is None else Path(source)
+        name, found = path.name, read_rows(path)
     found = list(found)
     if not found:
         raise DataError(f"{name} has no records: it is empty.")
@@ -92,30 +77,17 @@ def _hub_rows(dataset_id: str) -> Iterator[dict[str, Any]]:
 
 def load_passages() -> list[str]:
     """General text (80-200 tokens each) on which forgetting is measured."""
-    return [record["text"] for record in _checked("passages.jsonl", "id", "kind", "text")]
+    return [record["text"] for record in checked("passages.jsonl", "id", "kind", "text")]
 
 
 def load_prompts() -> list[dict[str, Any]]:
     """The 80 evaluation prompts: `id`, `category`, `text`, `reference` answer, and what it `must` contain."""
-    return _checked("prompts.jsonl", "id", "category", "text", "reference", "must")
-
-
-def load_task(name: str, split: str) -> list[dict[str, str]]:
-    """One split of a narrow task with exact answers: dicts with `prompt` and `answer`.
-
-    Raises:
-        ValueError: there is no such task or split; names those there are.
-    """
-    _named_file("task", "tasks", f"{name}.jsonl")
-    rows = [row for row in _checked(f"tasks/{name}.jsonl", "split", "prompt", "answer") if row["split"] == split]
-    if not rows:
-        raise ValueError(f"Unknown split {split!r}; choose train, validation or test.")
-    return rows
+    return checked("prompts.jsonl", "id", "category", "text", "reference", "must")
 
 
 def load_claims() -> dict[str, dict[str, str]]:
     """The statements that the notebooks measure, by id: `notebook`, `statement` and `source`."""
-    return {row["id"]: row for row in _checked("claims.jsonl", "id", "notebook", "statement", "source")}
+    return {row["id"]: row for row in checked("claims.jsonl", "id", "notebook", "statement", "source")}
 
 
 def load_figures(name: str) -> pd.DataFrame:
@@ -124,22 +96,22 @@ def load_figures(name: str) -> pd.DataFrame:
     Raises:
         ValueError: there is no such table; names those there are.
     """
-    return pd.read_csv(_named_file("table", "figures", f"{name}.csv"), comment="#")
+    return pd.read_csv(named_file("table", "figures", f"{name}.csv"), comment="#")
 
 
-def _named_file(kind: str, folder: str, file: str) -> Path:
+def named_file(kind: str, folder: str, file: str) -> Path:
     """A file that the caller named; if it is not there, the error lists those that are."""
-    path = data_dir() / folder / file
+    path = files.data_dir() / folder / file
     if not path.is_file():
         there = sorted(other.stem for other in path.parent.glob(f"*{path.suffix}"))
         raise ValueError(f"Unknown {kind} {path.stem!r}; choose from {', '.join(there)}.")
     return path
 
 
-def _checked(file: str, *fields: str) -> list[dict[str, Any]]:
+def checked(file: str, *fields: str) -> list[dict[str, Any]]:
     """The records of a data file, each with text in all of `fields`, or, for those in `LISTS`, with a list of texts."""
     records = []
-    for place, record in read_records(data_dir() / file):
+    for place, record in read_rows(files.data_dir() / file):
         if not isinstance(record, dict):
             fail(place, "(whole record)", f"expected a JSON object, found {short(record)}")
         for name in fields:

@@ -18,8 +18,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from course_utils import datafiles, loading
-from course_utils.trees import DataError
+from course_utils import datafiles
+from course_utils.core import files
+from course_utils.datafiles.trees import DataError
 
 
 def row(message_id: str, text: str, rank: int | None, labels: list[str]) -> dict:
@@ -74,7 +75,7 @@ READABLE = {
 @pytest.mark.parametrize("content", READABLE.values(), ids=READABLE)
 def test_formats_are_told_by_content_not_by_name(content, name, tmp_path):
     (tmp_path / name).write_bytes(content)
-    (tree,) = loading.load_conversations(tmp_path / name)
+    (tree,) = datafiles.load_conversations(tmp_path / name)
     assert tree.text == ROWS[0]["text"]
     assert [(reply.text, reply.rank) for reply in tree.replies] == [("Là.", 0), ("Ici.", 1), ("?", None)]
     assert [reply.extra["labels"]["name"] for reply in tree.replies] == [["spam"], [], ["spam", "quality"]]
@@ -95,7 +96,7 @@ def test_errors_count_as_the_reader_does(content, place, tmp_path):
     """Lines as an editor counts them, blank ones too; items of a list and rows of a table from 1."""
     (tmp_path / "made").write_bytes(content)
     with pytest.raises(DataError, match=f"made, {place}, field 'text': message 'b'"):
-        loading.load_conversations(tmp_path / "made")
+        datafiles.load_conversations(tmp_path / "made")
 
 
 def a_zip() -> bytes:
@@ -161,7 +162,7 @@ OTHER = {
 def test_what_cannot_be_read_is_named_with_the_way_out(content, words, tmp_path):
     (tmp_path / "made.jsonl").write_bytes(content)
     with pytest.raises(DataError, match=f"^made.jsonl.*{words}"):
-        loading.load_conversations(tmp_path / "made.jsonl")
+        datafiles.load_conversations(tmp_path / "made.jsonl")
 
 
 def test_without_pyarrow_a_parquet_file_says_what_to_install(tmp_path, monkeypatch):
@@ -169,14 +170,14 @@ def test_without_pyarrow_a_parquet_file_says_what_to_install(tmp_path, monkeypat
     (tmp_path / "made").write_bytes(parquet_of_pandas(ROWS))
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(DataError, match="made is a Parquet file.*pip install pyarrow"):
-        loading.load_conversations(tmp_path / "made")
+        datafiles.load_conversations(tmp_path / "made")
 
 
 def test_home_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     (tmp_path / "made.jsonl").write_bytes(LINES)
-    assert len(loading.load_conversations("~/made.jsonl")) == 1
+    assert len(datafiles.load_conversations("~/made.jsonl")) == 1
 
 
 def folder_with_a_file(tmp_path: Path) -> Path:
@@ -197,7 +198,7 @@ def test_a_missing_file_a_missing_folder_and_a_folder_are_named(
     path: Callable[[Path], Path], kind: type[OSError], words: str, tmp_path
 ):
     with pytest.raises(kind, match=words):
-        loading.load_conversations(path(folder_with_a_file(tmp_path)))
+        datafiles.load_conversations(path(folder_with_a_file(tmp_path)))
 
 
 NOT_TEXT = {"null": None, "empty": "", "blank": "  ", "list": ["a"], "number": 7, "NaN": float("nan"), "half": "\ud83d"}
@@ -207,18 +208,18 @@ NOT_TEXT = {"null": None, "empty": "", "blank": "  ", "list": ["a"], "number": 7
 @pytest.mark.parametrize(
     ("file", "field", "load"),
     [
-        ("passages.jsonl", "text", loading.load_passages),
-        ("prompts.jsonl", "reference", loading.load_prompts),
-        ("prompts.jsonl", "must", loading.load_prompts),
-        ("tasks/dates.jsonl", "answer", lambda: loading.load_task("dates", "train")),
+        ("passages.jsonl", "text", datafiles.load_passages),
+        ("prompts.jsonl", "reference", datafiles.load_prompts),
+        ("prompts.jsonl", "must", datafiles.load_prompts),
+        ("tasks/dates.jsonl", "answer", lambda: datafiles.load_task("dates", "train")),
     ],
 )
 def test_the_courses_own_files_hold_text(file, field, load, text, tmp_path, monkeypatch):
-    whole = [json.loads(line) for line in (datafiles.data_dir() / file).read_text(encoding="utf-8").splitlines()[:2]]
+    whole = [json.loads(line) for line in (files.data_dir() / file).read_text(encoding="utf-8").splitlines()[:2]]
     whole[1][field] = [text] if field == "must" else text
     path = tmp_path / file
     path.parent.mkdir(exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in whole), encoding="utf-8")
-    monkeypatch.setattr(datafiles, "data_dir", lambda: tmp_path)
+    monkeypatch.setattr(files, "data_dir", lambda: tmp_path)
     with pytest.raises(DataError, match=rf"^(tasks/)?{path.name}, line 2, field '{field}': "):
         load()

@@ -1,0 +1,37 @@
+"""What text, and which labels, does the model see?"""
+
+from course_utils.chat.encoding import (
+    IGNORE,
+    TEMPLATES,
+    Example,
+    Template,
+    encode,
+    encode_all,
+    encode_answers,
+    encode_prompt,
+    encode_text,
+    end_id,
+    question,
+    render,
+    top_thread,
+)
+from course_utils.chat.threads import Turn, normalized, text_problem
+
+__all__ = [
+    "IGNORE",
+    "TEMPLATES",
+    "Example",
+    "Template",
+    "Turn",
+    "encode",
+    "encode_all",
+    "encode_answers",
+    "encode_prompt",
+    "encode_text",
+    "end_id",
+    "normalized",
+    "question",
+    "render",
+    "text_problem",
+    "top_thread",
+]

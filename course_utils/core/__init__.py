@@ -1,0 +1,1 @@
+"""Staff: what every room needs and no notebook opens."""

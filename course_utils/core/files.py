@@ -1,0 +1,26 @@
+"""Where does the course lie, and how is a file written whole?"""
+
+import os
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent
+ROOT = PACKAGE.parent  # the clone, or the folder that the package was installed into
+
+
+def data_dir() -> Path:
+    """The folder `data/`: beside the package in a clone, inside it when it was installed from a wheel."""
+    inside = PACKAGE / "data"
+    return inside if inside.is_dir() else ROOT / "data"
+
+
+def notebooks() -> list[Path]:
+    """The notebooks of the clone, in the order in which they are run."""
+    return sorted((ROOT / "notebooks").glob("0*.ipynb"))
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all: beside it first, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+    os.replace(partial, path)

@@ -1,0 +1,1 @@
+"""Staff: runs the course, and writes what is generated from it."""

@@ -1,0 +1,19 @@
+"""What is there to learn from, and be measured on?"""
+
+from course_utils.core.rows import DataError
+from course_utils.datafiles.collection import load_claims, load_conversations, load_figures, load_passages, load_prompts
+from course_utils.datafiles.tasks import load_task
+from course_utils.datafiles.trees import SPLITS, Message, split_of
+
+__all__ = [
+    "SPLITS",
+    "DataError",
+    "Message",
+    "load_claims",
+    "load_conversations",
+    "load_figures",
+    "load_passages",
+    "load_prompts",
+    "load_task",
+    "split_of",
+]

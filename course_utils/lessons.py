@@ -1,0 +1,32 @@
+"""What does a lesson define? Its imports, functions, classes and constants, without running the rest."""
+
+import ast
+from types import SimpleNamespace
+
+import nbformat
+
+from course_utils.core.files import ROOT
+
+
+def definitions(name: str) -> SimpleNamespace:
+    """The imports, functions, classes and capitalized constants of a notebook, without running the rest.
+
+    What a notebook teaches is defined there and nowhere else: tests, deeper halves and exercises take it from here.
+
+    Raises:
+        ValueError: there is no notebook of that name; names those there are.
+    """
+    path = ROOT / "notebooks" / f"{name}.ipynb"
+    if not path.is_file():
+        there = ", ".join(sorted(other.stem for other in path.parent.glob("*.ipynb")))
+        raise ValueError(f"There is no notebook {name!r} in {path.parent}; choose from {there}.")
+    scope: dict[str, object] = {}
+    cells = nbformat.read(path, as_version=4).cells
+    for cell in [cell for cell in cells if cell.cell_type == "code"][1:]:  # the first one finds the package
+        for node in ast.parse(cell.source).body:
+            constant = isinstance(node, ast.Assign) and all(
+                isinstance(target, ast.Name) and target.id.isupper() for target in node.targets
+            )
+            if constant or isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)):
+                exec(compile(ast.Module([node], []), name, "exec"), scope)
+    return SimpleNamespace(**{key: value for key, value in scope.items() if not key.startswith("__")})

@@ -1,0 +1,37 @@
+"""Which runs are still missing? Makes them.
+
+python -m course_utils.studies              # all studies that are not complete yet
+python -m course_utils.studies reply_ranks  # one of them
+"""
+
+import argparse
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from course_utils.core import console
+from course_utils.studies import dates, record, reply_ranks
+
+STUDIES = {module.STUDY.name: module.STUDY for module in (dates, reply_ranks)}
+
+
+def main() -> None:
+    console.accept_all()
+    parser = argparse.ArgumentParser(prog="python -m course_utils.studies", description="Run studies.")
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(STUDIES)}; all by default")
+    names = parser.parse_args().names or list(STUDIES)
+    if unknown := set(names) - set(STUDIES):
+        parser.error(f"unknown study {', '.join(sorted(unknown))}; choose from {', '.join(STUDIES)}")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=True)) as progress:
+        for study in (STUDIES[name] for name in names):
+            waiting = study.open()
+            task = progress.add_task(
+                study.name, total=len(study.settings), completed=len(study.settings) - len(waiting)
+            )
+            for settings in waiting:
+                record(study, settings)
+                progress.advance(task)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,11 @@
+"""How do I fine-tune it? Names are handed on when they are asked for: the plain loop needs no TRL."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "loop": ["History", "fit", "trainable_parameters"],
+        "sft": ["SupervisedSFTTrainer", "run", "sft_trainer"],
+    },
+)
