@@ -5,4 +5,4 @@ import os
 os.environ["COURSE_PROFILE"] = "cpu"
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any library is imported: it is read once
 
-pytest_plugins = ["tests.strict_nbval"]
+pytest_plugins = ["tests.notebooks.strict_nbval"]

@@ -128,7 +128,7 @@ def test_tests_are_found_where_a_library_brings_a_package_of_the_same_name(tmp_p
     """IPython 7.34 puts a folder on sys.path that holds a package `tests`: it hides a folder without __init__."""
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "__init__.py").touch()
-    code = f"import sys; sys.path.append({str(tmp_path)!r}); import tests.strict_nbval"
+    code = f"import sys; sys.path.append({str(tmp_path)!r}); import tests.notebooks.strict_nbval"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

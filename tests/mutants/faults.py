@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent.parent
 PARTS = (
     "course_utils data notebooks tests conftest.py pyproject.toml requirements.txt environment.yml README.md".split()
 )
-LORA, LESSONS = "notebooks/01_lora.ipynb", "tests/test_lessons.py"
+LORA, LESSONS = "notebooks/01_lora.ipynb", "tests/lessons/test_01_lora.py"
 KAIMING = "nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))"
 
 
@@ -252,27 +252,27 @@ FAULTS = [
     ),
     Fault(
         "a character of the text stands for a number",
-        "tests/strict_nbval.py",
+        "tests/notebooks/strict_nbval.py",
         "    if NUMBER.split(reference) != NUMBER.split(found):\n        return False\n"
         "    pairs = zip(NUMBER.findall(reference), NUMBER.findall(found), strict=True)",
         '    if NUMBER.sub("#", reference) != NUMBER.sub("#", found):\n        return False\n'
         "    pairs = zip(NUMBER.findall(reference), NUMBER.findall(found))",
-        "tests/test_strict_nbval.py::test_same_text",
+        "tests/notebooks/test_strict_nbval.py::test_same_text",
         quick=True,
     ),
     Fault(
         "a last digit may differ however few are printed",
-        "tests/strict_nbval.py",
+        "tests/notebooks/strict_nbval.py",
         "if digits >= 3 else 0",
         "if digits >= 1 else 0",
-        "tests/test_strict_nbval.py::test_same_text",
+        "tests/notebooks/test_strict_nbval.py::test_same_text",
     ),
     Fault(
         "a tolerance has no ceiling",
-        "tests/strict_nbval.py",
+        "tests/notebooks/strict_nbval.py",
         "if (rtol := tolerance(cell)) > MAX_RTOL:",
         "if (rtol := tolerance(cell)) > math.inf:",
-        "tests/test_strict_nbval.py::test_bad_structure_is_red",
+        "tests/notebooks/test_strict_nbval.py::test_bad_structure_is_red",
     ),
     Fault(
         "an interval counts its runs as degrees of freedom",

@@ -7,7 +7,7 @@ import pytest
 from nbformat import v4
 
 from course_utils.claims import LEDGER_TYPE
-from tests.strict_nbval import same_text, structure_problems
+from tests.notebooks.strict_nbval import same_text, structure_problems
 
 pytest_plugins = ["pytester"]
 
@@ -37,7 +37,7 @@ def outcomes(pytester: pytest.Pytester, request: pytest.FixtureRequest):
             textwrap.dedent(f"""
             import sys
             sys.path.insert(0, {str(request.config.rootpath)!r})
-            pytest_plugins = ["tests.strict_nbval"]
+            pytest_plugins = ["tests.notebooks.strict_nbval"]
             """)
         )
         options = ("--nbval", "--nbval-current-env", "--nbval-cell-timeout=60", "-p", "no:cacheprovider")
