@@ -1,4 +1,4 @@
-"""What does one step see, and which tokens does it score? Batches, their order, padding, and the loss."""
+"""What does one step see, how is it padded, and which tokens does it score? Batches, their order, and the loss."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -30,6 +30,16 @@ def collate(examples: Sequence[Example], pad_token_id: int = 0) -> Batch:
         "input_ids": padded([example["input_ids"] for example in examples], pad_token_id),
         "attention_mask": padded([[1] * len(example["input_ids"]) for example in examples], 0),
         "labels": padded([example["labels"] for example in examples], IGNORE),
+    }
+
+
+def collate_prompts(prompts: Sequence[list[int]], pad_token_id: int) -> Batch:
+    """Left-padded tensors of shape (batch, length), without labels: every answer starts right behind its prompt."""
+    length = max(map(len, prompts))
+    missing = [length - len(prompt) for prompt in prompts]
+    return {
+        "input_ids": torch.tensor([[pad_token_id] * n + prompt for n, prompt in zip(missing, prompts, strict=True)]),
+        "attention_mask": torch.tensor([[0] * n + [1] * (length - n) for n in missing]),
     }
 
 

@@ -9,9 +9,8 @@ import torch
 from torch import nn
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from course_utils.batches import collate, token_losses
+from course_utils.batches import collate, collate_prompts, token_losses
 from course_utils.chat import TEMPLATES, Example, Turn, encode_prompt, encode_text, end_id, normalized, text_problem
-from course_utils.datafiles import load_passages
 
 
 @dataclass(frozen=True)
@@ -104,14 +103,6 @@ def general_nll(
     return nll(model, [encode_text(passage, tokenizer, max_length) for passage in passages])
 
 
-def forgetting(model: nn.Module, tokenizer: PreTrainedTokenizerBase, before: float) -> float:
-    """Rise of the loss on general text over `before`, the untrained model's, in nats per token; negative is a gain.
-
-    The text is `data/passages.jsonl`, which is never trained on.
-    """
-    return general_nll(model, tokenizer, load_passages()).mean - before
-
-
 @torch.no_grad()
 def generate(
     model: nn.Module,
@@ -136,20 +127,17 @@ def generate(
     pad = end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     with _evaluating(model) as device:
         for start in range(0, len(prompts), batch_size):
-            rows = prompts[start : start + batch_size]
-            length = max(map(len, rows))
+            batch = collate_prompts(prompts[start : start + batch_size], pad)
+            asked = {name: tensor.to(device) for name, tensor in batch.items()}
             output = model.generate(
-                input_ids=torch.tensor([[pad] * (length - len(row)) + row for row in rows], device=device),
-                attention_mask=torch.tensor(
-                    [[0] * (length - len(row)) + [1] * len(row) for row in rows], device=device
-                ),
+                **asked,
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 repetition_penalty=1.0,  # some models bring another one
                 eos_token_id=end,
                 pad_token_id=pad,
             )
-            answers += [_answer(row, end, tokenizer) for row in output[:, length:].tolist()]
+            answers += [_answer(row, end, tokenizer) for row in output[:, asked["input_ids"].shape[1] :].tolist()]
     return answers
 
 

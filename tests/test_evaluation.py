@@ -99,18 +99,6 @@ def test_general_nll_is_per_token_of_raw_text(model, tokenizer):
     assert found.tokens == ids.shape[1] - 1
 
 
-def test_forgetting_is_measured_on_the_passages(model, tokenizer, monkeypatch):
-    passages = datafiles.load_passages()[:2]
-    monkeypatch.setattr(evaluation, "load_passages", lambda: passages)
-    nats = tokens = 0
-    for text in passages:
-        ids = tokenizer(text, return_tensors="pt")["input_ids"]
-        with torch.no_grad():
-            nats += model(input_ids=ids, labels=ids).loss.item() * (ids.shape[1] - 1)
-        tokens += ids.shape[1] - 1
-    assert evaluation.forgetting(model, tokenizer, 1.0) == pytest.approx(nats / tokens - 1, rel=1e-4)
-
-
 def test_generation_in_a_batch_equals_one_at_a_time(model, tokenizer):
     """Fails with padding on the right, or without an attention mask."""
     threads = [chat.question("Hi"), chat.question("What is the capital of France, and of Italy?")]

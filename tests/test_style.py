@@ -52,10 +52,3 @@ def test_links_inside_the_repository_lead_somewhere(name, text):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
         if not target.startswith("http"):
             assert ((ROOT / name).parent / target).exists(), f"{name}: {target}"
-
-
-@pytest.mark.parametrize("name", [name for name in tracked("course_utils/*.py") if "__init__" not in name])
-def test_every_module_opens_with_its_question_and_is_read_in_one_sitting(name):
-    text = (ROOT / name).read_text(encoding="utf-8")
-    assert re.match(r'"""[A-Z][^.?!\n]*\?(\s|""")', text), f"its first sentence is no question: {text[:80]}"
-    assert len(text.splitlines()) <= 250

@@ -165,14 +165,6 @@ FAULTS = [
         f"{LESSONS}::test_lora_output_gradient_and_merge_equal_pefts",
     ),
     Fault(
-        "forgetting is measured on training text",
-        "course_utils/evaluation.py",
-        "return general_nll(model, tokenizer, load_passages()).mean - before",
-        'from course_utils.datafiles import load_task\n\n    texts = [row["answer"] for row in load_task("dates", '
-        '"train")[:4]]\n    return general_nll(model, tokenizer, texts).mean - before',
-        "tests/test_evaluation.py::test_forgetting_is_measured_on_the_passages",
-    ),
-    Fault(
         "ranks must not have gaps",
         "course_utils/datafiles/trees.py",
         "if reply.rank is not None and first is not row:",
@@ -419,9 +411,9 @@ FAULTS = [
     ),
     Fault(
         "questions are padded on the right",
-        "course_utils/evaluation.py",
-        "[[pad] * (length - len(row)) + row for row in rows]",
-        "[row + [pad] * (length - len(row)) for row in rows]",
+        "course_utils/batches.py",
+        "[[pad_token_id] * n + prompt for n,",
+        "[prompt + [pad_token_id] * n for n,",
         "tests/test_evaluation.py::test_a_question_is_asked_as_it_was_trained_on",
     ),
     Fault(

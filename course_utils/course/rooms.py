@@ -1,0 +1,57 @@
+"""Which room answers which question? The map of `course_utils`, made from the first sentence of each file."""
+
+import ast
+import re
+from pathlib import Path
+
+from course_utils.core.files import PACKAGE, ROOT, write_whole
+
+MAP = re.compile(r"(?<=<!-- rooms -->\n).*?(?=<!-- /rooms -->)", re.DOTALL)
+
+
+def question(path: Path) -> str:
+    """The first sentence of a file's docstring.
+
+    Raises:
+        ValueError: it is no question.
+    """
+    said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    found = re.match(r"[^.?!]*\?", said)
+    if path.parent.name in ("core", "course") and path.stem == "__init__":  # staff: rooms that no notebook opens
+        found = re.match(r"[^.?!]*\.", said)
+    if not found:
+        raise ValueError(f"{path.relative_to(ROOT)}: its docstring has to open with the question that it answers.")
+    return " ".join(found[0].split())
+
+
+def rooms() -> list[tuple[str, str]]:
+    """Every file of the package with its question: doors, wings, and what lies in them, by name."""
+    doors = [path for path in PACKAGE.iterdir() if path.suffix == ".py" and path.stem != "__init__"]
+    wings = [path.parent for path in PACKAGE.glob("*/__init__.py")]
+    found = []
+    for path in sorted([*doors, *wings], key=lambda path: path.stem):
+        if path.is_file():
+            found.append((path.name, question(path)))
+            continue
+        found.append((f"{path.name}/", question(path / "__init__.py")))
+        inside = sorted(other for other in path.glob("*.py") if other.stem != "__init__")
+        found += [(f"{path.name}/{other.name}", question(other)) for other in inside]
+    return found
+
+
+def markdown() -> str:
+    """The map as a table."""
+    rows = [f"| `{name}` | {question} |" for name, question in rooms()]
+    return "\n".join(["| room | its question |", "|---|---|", *rows]) + "\n"
+
+
+def write_map(page: Path = ROOT / "CONTRIBUTING.md") -> None:
+    """Put the map between the marks of a page.
+
+    Raises:
+        ValueError: the page has no such marks.
+    """
+    text = page.read_text(encoding="utf-8")
+    if not MAP.search(text):
+        raise ValueError(f"{page.name}: no lines '<!-- rooms -->' and '<!-- /rooms -->'; the map goes between them.")
+    write_whole(page, MAP.sub(lambda _: markdown(), text))
