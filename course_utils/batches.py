@@ -88,8 +88,10 @@ def supervised_loss(model: nn.Module, batch: Batch, num_items: torch.Tensor | in
     return losses.sum() / (losses.numel() if num_items is None else num_items)
 
 
-def batches(examples: Sequence[Example], batch_size: int, seed: int) -> Iterator[list[Example]]:
-    """Shuffled batches without end; each pass over the data has its own order, fixed by `seed`.
+def batches(examples: Sequence[Example], batch_size: int, seed: int, order: str = "random") -> Iterator[list[Example]]:
+    """Full batches without end; with the order "random", each pass over the data has its own, fixed by `seed`.
+
+    What is left of a pass, and fills no batch, is left out of it. The order "sequential" is that of the examples.
 
     Raises:
         ValueError: the examples do not fill one batch.
@@ -100,11 +102,11 @@ def batches(examples: Sequence[Example], batch_size: int, seed: int) -> Iterator
         raise ValueError(
             f"{len(examples)} examples do not fill one batch of {batch_size}: lower batch_size, or pass more examples."
         )
-    return _passes(list(examples), batch_size, random.Random(seed))
+    return _passes(list(examples), batch_size, random.Random(seed) if order == "random" else None)
 
 
-def _passes(examples: list[Example], batch_size: int, order: random.Random) -> Iterator[list[Example]]:
+def _passes(examples: list[Example], batch_size: int, shuffler: random.Random | None) -> Iterator[list[Example]]:
     while True:
-        shuffled = order.sample(examples, len(examples))
-        for start in range(0, len(shuffled) - batch_size + 1, batch_size):
-            yield shuffled[start : start + batch_size]
+        ordered = shuffler.sample(examples, len(examples)) if shuffler else examples
+        for start in range(0, len(ordered) - batch_size + 1, batch_size):
+            yield ordered[start : start + batch_size]

@@ -1,13 +1,14 @@
 """One of the processes of `test_sft.test_two_processes_train_like_one`: torchrun sft_process.py FOLDER PER_DEVICE."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from transformers import TrainerCallback
 
 from course_utils import loading, training
-from tests.test_sft import CONFIG, adapters
+from tests.test_sft import RECIPE, adapters
 from tests.test_training import made_examples, tiny
 
 
@@ -25,12 +26,7 @@ def main(folder: Path, per_device: int) -> None:
         loading.load_tokenizer(),
         made_examples(),
         folder,
-        peft_config=CONFIG,
-        per_device_train_batch_size=per_device,
-        learning_rate=1e-2,
-        max_grad_norm=0.0,
-        max_steps=6,
-        gradient_accumulation_steps=1,
+        replace(RECIPE, batch_size=per_device, max_grad_norm=0.0),
     )
     keeper = KeepFirstGradients()
     trainer.add_callback(keeper)

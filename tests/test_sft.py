@@ -5,29 +5,35 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from peft import LNTuningConfig, LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
+from peft import PeftModel, get_peft_model
 from safetensors.torch import save_file
 from transformers import LlamaForCausalLM
 from trl import SFTConfig
 
 from course_utils import batches, chat, datafiles, evaluation, loading, training
 from course_utils.core.files import ROOT
-from course_utils.training import checkpoints, sft
+from course_utils.training import Recipe, adapter_config, checkpoints, sft
 from course_utils.training.sft import SupervisedSFTTrainer
 from tests.test_training import made_examples, tiny
 
-CONFIG = LoraConfig(r=4, target_modules=["q_proj", "v_proj"])
+ADAPTER = {"peft_type": "LORA", "r": 4, "target_modules": ["q_proj", "v_proj"]}
+RECIPE = Recipe(adapter=ADAPTER, batch_size=4, lr=1e-2, steps=6)
+CONFIG = adapter_config(RECIPE)
 
 
-def trainer(tokenizer, folder: Path, model: LlamaForCausalLM | None = None, **options: object) -> SupervisedSFTTrainer:
-    settings = {"per_device_train_batch_size": 4, "learning_rate": 1e-2, "max_steps": 6, **options}
-    return training.sft_trainer(
-        model or tiny(49152), tokenizer, made_examples(), folder, peft_config=CONFIG, **settings
-    )
+def trainer(
+    tokenizer, folder: Path, model: LlamaForCausalLM | None = None, recipe: Recipe = RECIPE, **options: object
+) -> SupervisedSFTTrainer:
+    return training.sft_trainer(model or tiny(49152), tokenizer, made_examples(), folder, recipe, **options)
+
+
+def changed(**fields: object) -> Recipe:
+    return replace(RECIPE, **fields)
 
 
 def adapters(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -67,11 +73,9 @@ def test_steps_equal_those_of_the_model_trained_by_hand(tokenizer, tmp_path):
 
 def test_accumulated_small_batches_equal_one_large_batch(tokenizer, tmp_path):
     """Each token has the same weight, however its batch is cut; the first step is compared, before Adam amplifies."""
-    whole, parts = trainer(tokenizer, tmp_path / "whole", max_steps=1), None
+    whole, parts = trainer(tokenizer, tmp_path / "whole", recipe=changed(steps=1)), None
     first = training.run(whole)
-    parts = trainer(
-        tokenizer, tmp_path / "parts", max_steps=1, per_device_train_batch_size=2, gradient_accumulation_steps=2
-    )
+    parts = trainer(tokenizer, tmp_path / "parts", recipe=changed(steps=1, batch_size=2, accumulation=2))
     second = training.run(parts)
     assert second.losses == pytest.approx(first.losses, rel=1e-5)
     assert second.tokens == first.tokens
@@ -85,7 +89,7 @@ SAVING = {"save_strategy": "steps", "save_steps": 2}
 def test_interrupted_training_resumes_where_it_stopped(tokenizer, tmp_path):
     """Six steps in one go equal four steps, a stop, and two more."""
     whole = training.run(trainer(tokenizer, tmp_path / "whole", **SAVING)).losses
-    first = training.run(trainer(tokenizer, tmp_path / "parts", **{**SAVING, "max_steps": 4})).losses
+    first = training.run(trainer(tokenizer, tmp_path / "parts", recipe=changed(steps=4), **SAVING)).losses
     both = training.run(trainer(tokenizer, tmp_path / "parts", **SAVING)).losses
     assert first == pytest.approx(whole[:4], rel=1e-5)
     assert both == pytest.approx(whole, rel=1e-5)
@@ -133,8 +137,7 @@ def test_a_torn_checkpoint_falls_back_to_the_whole_one_before(tokenizer, stopped
 @pytest.mark.parametrize("steps", [4, 6], ids=["within a pass over the data", "at the end of one"])
 def test_a_finished_run_is_not_repeated(tokenizer, tmp_path, steps):
     """transformers would make one more step, and save it, each time that a run is over within a pass."""
-    options = {**SAVING, "max_steps": steps}
-    first, again = (trainer(tokenizer, tmp_path, **options) for _ in range(2))
+    first, again = (trainer(tokenizer, tmp_path, recipe=changed(steps=steps), **SAVING) for _ in range(2))
     losses = training.run(first).losses
     found = training.run(again)
     assert found.losses == pytest.approx(losses)
@@ -146,7 +149,7 @@ def test_a_finished_run_is_not_repeated(tokenizer, tmp_path, steps):
 
 def test_a_trainer_runs_once(tokenizer, tmp_path):
     """A second time it would train without autocast."""
-    made = trainer(tokenizer, tmp_path, max_steps=1)
+    made = trainer(tokenizer, tmp_path, recipe=changed(steps=1))
     training.run(made)
     with pytest.raises(ValueError, match="has run already. Make a new one with sft_trainer"):
         training.run(made)
@@ -155,10 +158,10 @@ def test_a_trainer_runs_once(tokenizer, tmp_path):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"learning_rate": 3e-3}, r"learning_rate 0\.01 there, 0\.003 now"),
+        ({"lr": 3e-3}, r"lr 0\.01 there, 0\.003 now"),
         ({"seed": 1}, "seed"),
-        ({"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}, "per_device_train_batch_size"),
-        ({"lr_scheduler_type": "linear"}, "lr_scheduler_type"),
+        ({"batch_size": 2, "accumulation": 2}, "batch_size"),
+        ({"schedule": "linear"}, "schedule"),
     ],
     ids=["rate", "seed", "batch", "schedule"],
 )
@@ -166,20 +169,14 @@ def test_other_settings_are_another_run(tokenizer, stopped, change, named):
     with pytest.raises(
         ValueError, match=rf"checkpoints of another run \(different: .*{named}.*Name another output_dir"
     ):
-        training.run(trainer(tokenizer, stopped[0], **SAVING, **change))
+        training.run(trainer(tokenizer, stopped[0], recipe=changed(**change), **SAVING))
 
 
 def test_other_data_and_other_adapters_are_another_run(tokenizer, stopped):
-    options = {"per_device_train_batch_size": 4, "learning_rate": 1e-2, "max_steps": 6}
-    other = LoraConfig(r=8, target_modules=["q_proj", "v_proj"])
     with pytest.raises(ValueError, match=r"different: default\.r 4 there, 8 now\)"):
-        training.run(
-            training.sft_trainer(tiny(49152), tokenizer, made_examples(), stopped[0], peft_config=other, **options)
-        )
+        training.run(trainer(tokenizer, stopped[0], recipe=changed(adapter={**ADAPTER, "r": 8})))
     with pytest.raises(ValueError, match=r"different: data\)"):
-        training.run(
-            training.sft_trainer(tiny(49152), tokenizer, made_examples(9), stopped[0], peft_config=CONFIG, **options)
-        )
+        training.run(training.sft_trainer(tiny(49152), tokenizer, made_examples(9), stopped[0], RECIPE))
     with pytest.raises(ValueError, match=r"different: dtype torch\.float32 there, torch\.bfloat16 now\)"):
         training.run(trainer(tokenizer, stopped[0], tiny(49152).bfloat16()))
     (stopped[0] / checkpoints.IDENTITY).unlink()
@@ -205,7 +202,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_is_not_saved(tokenizer, tmp_
 @pytest.mark.parametrize(("saving", "broken", "good"), [("steps", 2, 1), ("epoch", 6, 3)])
 def test_parameters_that_are_no_numbers_are_not_saved(tokenizer, tmp_path, saving, broken, good):
     """The loss of a step can be finite and its gradient not; the next loss would tell, after the checkpoint."""
-    made = trainer(tokenizer, tmp_path, save_strategy=saving, save_steps=1, max_grad_norm=0.0)
+    made = trainer(tokenizer, tmp_path, recipe=changed(max_grad_norm=0.0), save_strategy=saving, save_steps=1)
     weight = next(p for p in made.model.parameters() if p.requires_grad)
     weight.register_hook(lambda gradient: gradient * float("inf") if made.state.global_step == broken - 1 else gradient)
     with pytest.raises(FloatingPointError, match=f"After step {broken} a trained parameter is nan or infinite"):
@@ -261,8 +258,26 @@ def test_options_that_would_be_ignored_are_refused(tokenizer, tmp_path, option):
         trainer(tokenizer, tmp_path, **option)
 
 
+@pytest.mark.parametrize("option", [*sft.FROM_RECIPE, "num_train_epochs", "peft_config"])
+def test_what_the_recipe_says_is_said_once(tokenizer, tmp_path, option):
+    with pytest.raises(ValueError, match=f"{option}: the recipe says that"):
+        trainer(tokenizer, tmp_path, **{option: 1})
+
+
+def test_a_recipe_without_steps_trains_nothing(tokenizer, tmp_path):
+    """transformers would take 0 for "as many as three passes make"."""
+    with pytest.raises(ValueError, match="The recipe has 0 steps"):
+        trainer(tokenizer, tmp_path, recipe=changed(steps=0))
+
+
+def test_a_run_that_saves_nothing_reads_no_data_for_its_identity(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "identity", lambda *_: pytest.fail("looked at for nothing"))
+    training.run(trainer(tokenizer, tmp_path, recipe=changed(steps=1)))
+    assert not (tmp_path / checkpoints.IDENTITY).exists()
+
+
 def test_evaluation_counts_no_training_tokens(tokenizer, tmp_path):
-    made = trainer(tokenizer, tmp_path, max_steps=2)
+    made = trainer(tokenizer, tmp_path, recipe=changed(steps=2))
     before = made.evaluate(made.train_dataset)["eval_loss"]
     assert made.tokens_seen == 0
     batch = batches.collate(made_examples())
@@ -272,12 +287,12 @@ def test_evaluation_counts_no_training_tokens(tokenizer, tmp_path):
 
 def test_an_empty_set_is_named(tokenizer, tmp_path):
     with pytest.raises(ValueError, match="The list of examples is empty"):
-        training.sft_trainer(tiny(), tokenizer, [], tmp_path)
+        training.sft_trainer(tiny(), tokenizer, [], tmp_path, RECIPE)
 
 
 def test_the_wrapper_of_mixed_precision_is_taken_off(tokenizer, tmp_path):
     """With it, the model's logits differ from those of the same adapter loaded again."""
-    made = trainer(tokenizer, tmp_path, tiny(49152).bfloat16(), bf16=True, max_steps=3)
+    made = trainer(tokenizer, tmp_path, tiny(49152).bfloat16(), changed(steps=3), bf16=True)
     training.run(made)
     made.model.save_pretrained(tmp_path / "saved")
     again = PeftModel.from_pretrained(tiny(49152).bfloat16(), tmp_path / "saved")
@@ -291,9 +306,9 @@ def test_the_wrapper_of_mixed_precision_is_taken_off(tokenizer, tmp_path):
 @pytest.mark.parametrize(
     "adapter",
     [
-        LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["lm_head"]),
-        LNTuningConfig(target_modules=["input_layernorm"]),
-        PromptTuningConfig(num_virtual_tokens=4, task_type="CAUSAL_LM"),
+        {"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+        {"peft_type": "LN_TUNING", "target_modules": ["input_layernorm"]},
+        {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4, "task_type": "CAUSAL_LM"},
         None,
     ],
     ids=["LoRA and the head", "layer norms", "prompt", "everything"],
@@ -301,9 +316,8 @@ def test_the_wrapper_of_mixed_precision_is_taken_off(tokenizer, tmp_path):
 @pytest.mark.parametrize("autocast", [True, False])
 def test_a_model_in_16_bits_can_be_used_after_training(tokenizer, tmp_path, adapter, autocast):
     """What lies between its layers goes back into their format when autocast is taken off."""
-    options = {"per_device_train_batch_size": 4, "learning_rate": 1e-2, "max_steps": 2, "bf16": autocast}
-    model = tiny(49152).bfloat16()
-    made = training.sft_trainer(model, tokenizer, made_examples(), tmp_path, peft_config=adapter, **options)
+    recipe = changed(adapter=adapter, steps=2)
+    made = trainer(tokenizer, tmp_path, tiny(49152).bfloat16(), recipe, bf16=autocast)
     training.run(made)
     assert evaluation.nll(made.model, made_examples()).mean > 0
 
@@ -385,7 +399,7 @@ def test_the_trainer_asks_the_model_where_it_lies_not_the_machine(
     monkeypatch.setattr(type(model), "parameters", lambda self: iter([torch.zeros(1, device="meta")]))
     monkeypatch.setattr(torch.Tensor, "device", property(lambda self: torch.device(device)))
     with pytest.raises(Asked) as found:
-        training.sft_trainer(model, tokenizer, made_examples(), tmp_path)
+        training.sft_trainer(model, tokenizer, made_examples(), tmp_path, RECIPE)
     assert {name: found.value.args[0][name] for name in expected} == expected
 
 

@@ -11,7 +11,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from course_utils import batches, chat, training
-from course_utils.training import loop
+from course_utils.training import Recipe, loop
 
 
 def tiny(vocab_size: int = 64) -> LlamaForCausalLM:
@@ -57,7 +57,7 @@ def test_loss_with_virtual_tokens_equals_pefts():
 def test_fit_equals_a_loop_written_out():
     ours, examples = tiny(), made_examples()
     plain = copy.deepcopy(ours)
-    losses = training.fit(ours, examples, steps=5, lr=1e-2, batch_size=4, seed=3).losses
+    losses = training.fit(ours, examples, Recipe(steps=5, lr=1e-2, batch_size=4, seed=3)).losses
     optimizer, expected = torch.optim.AdamW(plain.parameters(), lr=1e-2, weight_decay=0.0), []
     source = batches.batches(examples, 4, seed=3)
     for _ in range(5):
@@ -80,9 +80,9 @@ def test_batches_show_every_example_once_per_pass_in_a_seeded_order():
 
 def test_fit_refuses_what_cannot_work():
     with pytest.raises(ValueError, match="No parameter requires a gradient"):
-        training.fit(tiny().requires_grad_(False), made_examples(), steps=1, lr=1e-3)
+        training.fit(tiny().requires_grad_(False), made_examples(), Recipe(steps=1, lr=1e-3))
     with pytest.raises(ValueError, match="do not fill one batch of 99"):
-        training.fit(tiny(), made_examples(), steps=1, lr=1e-3, batch_size=99)
+        training.fit(tiny(), made_examples(), Recipe(steps=1, lr=1e-3, batch_size=99))
 
 
 def test_gradients_do_not_vanish_in_a_float16_base(model, examples):
@@ -97,7 +97,7 @@ def test_gradients_do_not_vanish_in_a_float16_base(model, examples):
             found.update({name: p.grad.flatten() for name, p in tuned.named_parameters() if "lora_B" in name})
 
         hook = register_optimizer_step_pre_hook(keep)
-        training.fit(tuned, examples, steps=1, lr=1e-5, max_grad_norm=1e9)
+        training.fit(tuned, examples, Recipe(steps=1, lr=1e-5, max_grad_norm=1e9))
         hook.remove()
         return found
 
@@ -110,7 +110,7 @@ def test_gradients_do_not_vanish_in_a_float16_base(model, examples):
 def test_fit_refuses_to_train_float16_weights():
     """AdamW in float16 gives nan at the second step, in silence."""
     with pytest.raises(ValueError, match="float16 cannot be trained.*precision='fp32' or 'bf16'"):
-        training.fit(tiny().half(), made_examples(), steps=3, lr=1e-3)
+        training.fit(tiny().half(), made_examples(), Recipe(steps=3, lr=1e-3))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -123,7 +123,7 @@ def test_a_loss_that_is_no_number_stops_the_run_at_its_step(monkeypatch, value):
 
     monkeypatch.setattr(loop, "supervised_loss", breaks_at_the_third)
     with pytest.raises(FloatingPointError, match=rf"The loss at step 3 is {value}.*learning rate below 0\.01"):
-        training.fit(model, made_examples(), steps=5, lr=1e-2, batch_size=4)
+        training.fit(model, made_examples(), Recipe(steps=5, lr=1e-2, batch_size=4))
     assert all(p.isfinite().all() for p in model.parameters())
 
 

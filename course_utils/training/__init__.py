@@ -6,6 +6,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "loop": ["History", "fit", "trainable_parameters"],
+        "prepare": ["adapter_config", "prepare_model"],
+        "recipe": ["LORA", "Recipe"],
         "sft": ["SupervisedSFTTrainer", "run", "sft_trainer"],
     },
 )

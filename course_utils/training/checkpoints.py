@@ -4,17 +4,18 @@ import hashlib
 import json
 import sys
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from transformers import Trainer
 
 from course_utils.core.files import write_whole
+from course_utils.training.recipe import Recipe
 
-DECIDING = (  # fields of SFTConfig that decide what is learned
-    "per_device_train_batch_size gradient_accumulation_steps world_size learning_rate lr_scheduler_type "
-    "lr_scheduler_kwargs warmup_steps optim optim_args weight_decay adam_beta1 adam_beta2 adam_epsilon max_grad_norm "
-    "bf16 fp16 neftune_noise_alpha seed data_seed dataloader_drop_last train_sampling_strategy"
+DECIDING = (  # fields of SFTConfig that decide what is learned, beside those that the recipe says
+    "world_size lr_scheduler_kwargs optim_args adam_beta1 adam_beta2 adam_epsilon bf16 fp16 neftune_noise_alpha "
+    "data_seed dataloader_drop_last"
 ).split()
 PREFIX, IDENTITY = "checkpoint-", "run.json"  # transformers names the folders; the file says of which run they are
 
@@ -47,16 +48,17 @@ def _is_whole(checkpoint: Path) -> bool:
     return bool(weights) and all(zipfile.is_zipfile(path) for path in archives)
 
 
-def identity(trainer: Trainer) -> dict[str, object]:
-    """What decides a run: its settings, the model and its format, the adapter, and a hash of the data."""
-    args, config = trainer.args, trainer.model.config
-    found = {name: getattr(args, name) for name in DECIDING}
-    if args.lr_scheduler_type != "constant":  # such a schedule looks ahead to the end
-        found |= {"max_steps": args.max_steps, "num_train_epochs": args.num_train_epochs}
+def identity(trainer: Trainer, recipe: Recipe) -> dict[str, object]:
+    """What decides a run: its recipe, the model and the adapter as they are, their format, and a hash of the data."""
+    config = trainer.model.config
+    found = asdict(recipe) | {name: getattr(trainer.args, name) for name in DECIDING}
+    del found["adapter"]  # the model's own is looked at below, whoever added it
+    if recipe.schedule == "constant":  # other schedules look ahead to the end; with this one a run may be made longer
+        del found["steps"]
     stored = getattr(config, "quantization_config", None)
     stored = stored.to_dict() if hasattr(stored, "to_dict") else stored
     dtype = trainer.model.get_input_embeddings().weight.dtype
-    found |= {"model": config._name_or_path, "dtype": dtype, "quantization": stored}
+    found |= {"base": config._name_or_path, "dtype": dtype, "quantization": stored}
     adapters = getattr(trainer.model, "peft_config", {})
     for name, adapter in adapters.items():
         found |= {f"{name}.{field}": value for field, value in adapter.to_dict().items() if field != "peft_version"}

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 from tqdm import tqdm
+from transformers import get_scheduler
 
-from course_utils.batches import batches, collate, supervised_loss
-from course_utils.chat import Example
+from course_utils.batches import Batch, batches, collate, supervised_loss
+from course_utils.chat import IGNORE, Example
+from course_utils.training.recipe import Recipe
 
 
 @dataclass
@@ -68,50 +70,64 @@ def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
 def fit(
     model: nn.Module,
     examples: Sequence[Example],
+    recipe: Recipe,
     *,
-    steps: int,
-    lr: float,
-    batch_size: int = 8,
-    seed: int = 0,
-    max_grad_norm: float = 1.0,
     on_step: Callable[[int, float], None] | None = None,
 ) -> History:
-    """Train the parameters that require gradients, with AdamW at a constant rate; what the first three notebooks use.
+    """Train the parameters that require gradients with AdamW, as the recipe says; the first three notebooks use it.
 
-    The model is switched to train mode and left there. The progress bar goes to stderr. On a float16 base the loss is
-    scaled, so that gradients on their way to the adapters do not vanish. Full fine-tuning in bfloat16 works, but loses
-    every update that is smaller than 1/256 of its weight.
+    Of the recipe, what concerns the steps is read: the model and the examples are given. The model is switched to train
+    mode and left there. The progress bar goes to stderr. On a float16 base the loss is scaled, so that gradients on
+    their way to the adapters do not vanish. Full fine-tuning in bfloat16 works, but loses every update that is smaller
+    than 1/256 of its weight.
 
     Raises:
-        ValueError: fewer examples than one batch, nothing to train, or parameters to train in float16.
+        ValueError: fewer examples than one batch, nothing to train, parameters to train in float16, or an optimizer
+            that is not here.
         FloatingPointError: the loss became nan or infinite; names the step.
     """
+    if recipe.optim != "adamw_torch":
+        raise ValueError(f"The plain loop has no optimizer {recipe.optim!r}; use 'adamw_torch', or sft_trainer.")
     trainable = trainable_parameters(model)
-    source = batches(examples, batch_size, seed)
-    torch.manual_seed(seed)
-    optimizer = torch.optim.AdamW(trainable, lr=lr, weight_decay=0.0)
+    source = batches(examples, recipe.batch_size, recipe.seed, recipe.batch_order)
+    torch.manual_seed(recipe.seed)
+    optimizer = torch.optim.AdamW(trainable, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    rates = get_scheduler(recipe.schedule, optimizer, recipe.warmup_steps, recipe.steps)
     device = next(model.parameters()).device.type
     scaler = torch.amp.GradScaler(device, enabled=any(p.dtype == torch.float16 for p in model.parameters()))
     history = History()
     model.train()
     start = time.perf_counter()
-    with tqdm(total=steps, unit="step", ncols=78, mininterval=1.0) as bar:
-        for step in range(steps):
-            batch = collate(next(source))
-            loss = supervised_loss(model, batch)
-            value = loss.item()  # once: on a GPU each call waits for it
-            check_finite(value, step + 1, lr)
-            scaler.scale(loss).backward()
+    with tqdm(total=recipe.steps, unit="step", ncols=78, mininterval=1.0) as bar:
+        for step in range(recipe.steps):
+            parts = [collate(next(source)) for _ in range(recipe.accumulation)]
+            value = _backward(model, parts, scaler)
+            check_finite(value, step + 1, recipe.lr)
             scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(trainable, max_grad_norm)
+            nn.utils.clip_grad_norm_(trainable, recipe.max_grad_norm)
             scaler.step(optimizer)
             scaler.update()
+            rates.step()
             optimizer.zero_grad(set_to_none=True)
             history.losses.append(value)
-            history.tokens += int(batch["attention_mask"].sum())
+            history.tokens += sum(int(part["attention_mask"].sum()) for part in parts)
             bar.set_postfix(loss=f"{value:.3f}", refresh=False)
             bar.update()
             if on_step:
                 on_step(step, value)
     history.seconds = time.perf_counter() - start
     return history
+
+
+def _backward(model: nn.Module, parts: list[Batch], scaler: torch.amp.GradScaler) -> float:
+    """Gradients of the mean loss over the supervised tokens of all parts; returns that loss, in nats.
+
+    With one part, its own number of tokens divides. The value is asked for once: on a GPU each call waits for it.
+    """
+    items = None if len(parts) == 1 else sum(int((part["labels"][:, 1:] != IGNORE).sum()) for part in parts)
+    value = 0.0
+    for part in parts:
+        loss = supervised_loss(model, part, items)
+        value += loss.item()
+        scaler.scale(loss).backward()
+    return value

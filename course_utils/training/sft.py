@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import PeftConfig
 from torch import nn
 from tqdm import tqdm
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainerState, TrainingArguments
@@ -22,7 +21,22 @@ from course_utils.batches import Batch, check_examples, supervised_loss
 from course_utils.chat import Example
 from course_utils.training import checkpoints
 from course_utils.training.loop import History, check_finite, stopped
+from course_utils.training.prepare import adapter_config
+from course_utils.training.recipe import Recipe
 
+FROM_RECIPE = {  # fields of SFTConfig, and those of the recipe that they follow
+    "per_device_train_batch_size": "batch_size",
+    "gradient_accumulation_steps": "accumulation",
+    "train_sampling_strategy": "batch_order",
+    "max_steps": "steps",
+    "learning_rate": "lr",
+    "lr_scheduler_type": "schedule",
+    "warmup_steps": "warmup_steps",
+    "optim": "optim",
+    "weight_decay": "weight_decay",
+    "max_grad_norm": "max_grad_norm",
+    "seed": "seed",
+}
 NOT_HERE = ("packing", "padding_free", "label_smoothing_factor", "save_only_model")  # options that are not supported
 
 
@@ -97,8 +111,7 @@ def sft_trainer(
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Example],
     output_dir: str | Path,
-    *,
-    peft_config: PeftConfig | None = None,
+    recipe: Recipe,
     **options: object,
 ) -> SupervisedSFTTrainer:
     """An `SFTTrainer` for encoded conversations, on the device where the model lies: a CPU, a T4 or anything newer.
@@ -108,12 +121,17 @@ def sft_trainer(
     Args:
         examples: what `chat.encode` returns; their labels decide which tokens are trained on.
         output_dir: folder for checkpoints.
-        peft_config: the adapter to add; for a 4-bit model this makes it QLoRA.
-        options: fields of `trl.SFTConfig`, over the defaults of the course.
+        recipe: what concerns the steps is read, and its adapter is added; for a 4-bit model this makes it QLoRA.
+        options: other fields of `trl.SFTConfig`, over the defaults of the course.
 
     Raises:
-        ValueError: there is no example, or an option that the course's loss or `run` cannot serve.
+        ValueError: there is no example, no step, an option that is the recipe's to say, or one that the course's loss
+            or `run` cannot serve.
     """
+    if double := [name for name in (*FROM_RECIPE, "num_train_epochs", "peft_config") if name in options]:
+        raise ValueError(f"{', '.join(double)}: the recipe says that; see training.Recipe.")
+    if not recipe.steps:
+        raise ValueError("The recipe has 0 steps, so there is nothing to train.")
     if refused := [name for name in NOT_HERE if options.get(name)]:
         raise ValueError(f"{', '.join(refused)}: not supported here; use trl.SFTTrainer itself, or leave it out.")
     if options.get("loss_type", "nll") != "nll":
@@ -124,9 +142,6 @@ def sft_trainer(
     native_bf16 = on_gpu and machine.has_native_bf16("cuda")
     defaults = {
         "output_dir": str(output_dir),
-        "per_device_train_batch_size": 8,
-        "learning_rate": 2e-4,
-        "lr_scheduler_type": "constant",
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # it would write 0.0 for a loss that is not a number
         "save_strategy": "no",
@@ -138,15 +153,17 @@ def sft_trainer(
         "dataloader_pin_memory": on_gpu,
         "report_to": "none",
         "disable_tqdm": True,
-        "seed": 0,
     }
+    settings = {name: getattr(recipe, field) for name, field in FROM_RECIPE.items()}
+    torch.manual_seed(recipe.seed)  # the adapter's start
     trainer = SupervisedSFTTrainer(
         model=model,
-        args=_in_one_process_on_one_gpu(SFTConfig(**{**defaults, **options})),
+        args=_in_one_process_on_one_gpu(SFTConfig(**{**defaults, **options, **settings})),
         train_dataset=Dataset.from_list(list(examples)),
         processing_class=tokenizer,
-        peft_config=peft_config,
+        peft_config=adapter_config(recipe),
     )
+    trainer.recipe = recipe
     _train_in_fp32(trainer)
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
@@ -201,10 +218,11 @@ def run(trainer: SupervisedSFTTrainer) -> History:
         )
     trainer.has_run = True
     folder = Path(trainer.args.output_dir)
-    checkpoint, described = checkpoints.last_whole(folder), checkpoints.identity(trainer)
+    checkpoint, saves = checkpoints.last_whole(folder), trainer.args.save_strategy != "no"
+    described = checkpoints.identity(trainer, trainer.recipe) if checkpoint or saves else {}
     if checkpoint:
         checkpoints.check_same_run(folder, described)
-    elif trainer.is_world_process_zero():
+    elif saves and trainer.is_world_process_zero():
         checkpoints.claim(folder, described)
     start = time.perf_counter()
     try:

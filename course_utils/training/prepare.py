@@ -1,0 +1,40 @@
+"""How does a recipe become a model to train? Loaded in its format, with its adapter, or with what is to be trained."""
+
+import re
+
+import torch
+from peft import PeftConfig, get_peft_config, get_peft_model
+from torch import nn
+
+from course_utils import loading
+from course_utils.training.recipe import Recipe
+
+
+def prepare_model(recipe: Recipe, device: str | None = None) -> nn.Module:
+    """The model of a recipe, ready to be trained; the start of its adapter is fixed by the recipe's seed.
+
+    Raises:
+        ValueError, OSError: as `loading.load_model`; or `trainable` names no parameter.
+    """
+    model = loading.load_model(
+        recipe.model,
+        recipe.precision,
+        revision=recipe.revision,
+        compute_dtype=loading.DTYPES[recipe.compute_dtype] if recipe.compute_dtype else None,
+        device=device,
+    )
+    if config := adapter_config(recipe):
+        torch.manual_seed(recipe.seed)
+        return get_peft_model(model, config)
+    if recipe.trainable:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(bool(re.search(recipe.trainable, name)))
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            first = next(model.named_parameters())[0]
+            raise ValueError(f"trainable {recipe.trainable!r} names no parameter; the first one's name is {first!r}.")
+    return model
+
+
+def adapter_config(recipe: Recipe) -> PeftConfig | None:
+    """PEFT's own configuration of the recipe's adapter, if it has one."""
+    return get_peft_config(dict(recipe.adapter)) if recipe.adapter else None

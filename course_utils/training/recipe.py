@@ -1,0 +1,81 @@
+"""What decides one training run? A recipe: all of it, in one frozen value."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from course_utils.loading.cache import NAME
+
+LORA = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
+ORDERS = ("random", "sequential")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All that decides one training run, but for the bytes of its data.
+
+    The plain loop and `sft_trainer` take one, a study is a grid over its fields, and a record stores all of them: two
+    runs whose recipes differ in any field are two runs. Units: `max_length` in tokens, `batch_size` in examples of one
+    process, `steps` and `warmup_steps` in optimizer steps, of `accumulation` batches each.
+
+    Args:
+        model, revision, precision, compute_dtype: as `loading.load_model` takes them; the last by its name ("bf16").
+        adapter: PEFT's own configuration as a dict, such as `LORA`; None for full fine-tuning.
+        trainable: without an adapter, a pattern (`re.search`) of the names of the parameters to train; None: all.
+        data: what is learned from: a task of `data/tasks/`, or "conversations".
+        subset: which part of the data, in the words of the study that divides it.
+        template, train_on, max_length: as `chat.encode_all` takes them; what is longer is left out.
+        batch_order: "random" (seeded, another order in each pass) or "sequential".
+        schedule: of the learning rate `lr`, by its name in transformers ("constant", "linear", "cosine", ...).
+        optim: by its name in transformers; the plain loop has AdamW alone.
+        seed: of the adapter's random start, of the order of the data and of dropout.
+
+    Raises:
+        ValueError: a field cannot be what it is; names it.
+    """
+
+    lr: float
+    steps: int
+    model: str = NAME
+    revision: str | None = None
+    precision: str = "fp32"
+    compute_dtype: str | None = None
+    adapter: dict[str, Any] | None = None
+    trainable: str | None = None
+    data: str | None = None
+    subset: str | None = None
+    template: str = "guanaco"
+    train_on: str = "answers"
+    max_length: int | None = None
+    batch_size: int = 8
+    accumulation: int = 1
+    batch_order: str = "random"
+    schedule: str = "constant"
+    warmup_steps: int = 0
+    optim: str = "adamw_torch"
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 0), ("lr", 0), ("batch_size", 1), ("accumulation", 1), ("warmup_steps", 0)):
+            if not getattr(self, name) >= least:
+                raise ValueError(f"{name} is {getattr(self, name)}; it has to be {least} or more.")
+        if self.batch_order not in ORDERS:
+            raise ValueError(f"Unknown batch_order {self.batch_order!r}; choose from {', '.join(ORDERS)}.")
+        if self.warmup_steps and self.schedule == "constant":
+            raise ValueError("schedule 'constant' has no warmup; choose 'constant_with_warmup', or warmup_steps=0.")
+        if self.adapter and "peft_type" not in self.adapter:
+            raise ValueError("adapter has no 'peft_type'; start from training.LORA, or add it ('LORA', 'IA3', ...).")
+        if self.adapter and self.trainable:
+            raise ValueError("An adapter decides itself what is trained; leave out trainable, or the adapter.")
+
+    @property
+    def method(self) -> str:
+        """In one word: "base" (nothing is trained), "full", or the type of the adapter ("lora")."""
+        if not self.steps:
+            return "base"
+        return self.adapter["peft_type"].lower() if self.adapter else "full"
+
+    def __str__(self) -> str:
+        """One field a line."""
+        return "\n".join(f"{name:14} {value}" for name, value in asdict(self).items())
