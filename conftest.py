@@ -3,6 +3,7 @@
 import os
 
 os.environ["COURSE_PROFILE"] = "cpu"
+os.environ.pop("COURSE_MODEL", None)  # the stored outputs are those of the default model
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any library is imported: it is read once
 
 pytest_plugins = ["tests.notebooks.strict_nbval"]

@@ -5,7 +5,7 @@ import os
 import platform
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from importlib.util import find_spec
 
@@ -16,8 +16,9 @@ import torch
 class Profile:
     """Sizes and steps that suit one kind of machine; the same notebook cells run with any of them.
 
-    `precision` is an argument of `loading.load_model`, `max_length` is in tokens, `batch_size` in sequences. `steps` is
-    for the small tasks of notebooks 02 and 03; how long notebook 04 trains follows from its data.
+    `precision` and `model` are arguments of `loading.load_model`, `max_length` is in tokens, `batch_size` in sequences.
+    `steps` is for the small tasks of notebooks 02 and 03; how long notebook 04 trains follows from its data. `model` is
+    read by notebook 04 alone; `COURSE_MODEL` in the environment names another one.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Profile:
     max_length: int
     batch_size: int
     steps: int
+    model: str = "SmolLM2-135M-Instruct"
 
 
 PROFILES = {
@@ -97,7 +99,7 @@ def fast_dtype(target: str | None = None) -> torch.dtype:
 
 
 def profile(name: str | None = None) -> Profile:
-    """The profile called `name`, or `COURSE_PROFILE`, or the one that fits this machine.
+    """The profile called `name`, or `COURSE_PROFILE`, or the one that fits this machine; with `COURSE_MODEL`, if set.
 
     Raises:
         ValueError: there is no profile of that name.
@@ -105,7 +107,8 @@ def profile(name: str | None = None) -> Profile:
     name = name or os.environ.get("COURSE_PROFILE") or _detect()
     if name not in PROFILES:
         raise ValueError(f"Unknown profile {name!r} (argument or COURSE_PROFILE); choose from {', '.join(PROFILES)}.")
-    return PROFILES[name]
+    model = os.environ.get("COURSE_MODEL", "").strip()
+    return replace(PROFILES[name], model=model) if model else PROFILES[name]
 
 
 def _detect() -> str:

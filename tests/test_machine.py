@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
 from course_utils import datafiles, loading, machine
 from course_utils.core.files import ROOT
+from course_utils.loading.cache import NAME
 
 
 @pytest.fixture
@@ -122,6 +124,15 @@ def test_older_torch_cannot_tell_and_gets_fp32(monkeypatch):
 def test_t4_gets_fp16(monkeypatch, capability, expected):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     assert machine.fast_dtype("cuda") == expected
+
+
+def test_the_model_of_every_profile_is_the_default_one_unless_the_environment_names_another(monkeypatch):
+    monkeypatch.delenv("COURSE_MODEL", raising=False)
+    assert {machine.profile(name).model for name in machine.PROFILES} == {NAME}
+    monkeypatch.setenv("COURSE_MODEL", " ")
+    assert machine.profile("cpu").model == NAME
+    monkeypatch.setenv("COURSE_MODEL", "owner/name")
+    assert machine.profile("cpu") == replace(machine.PROFILES["cpu"], model="owner/name")
 
 
 @pytest.mark.parametrize("profile", machine.PROFILES.values(), ids=lambda profile: profile.name)

@@ -9,9 +9,9 @@ import argparse
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from course_utils.core import console
-from course_utils.studies import dates, record, reply_ranks
+from course_utils.studies import dates, record, reply_ranks, tasks
 
-STUDIES = {module.STUDY.name: module.STUDY for module in (dates, reply_ranks)}
+STUDIES = {module.STUDY.name: module.STUDY for module in (dates, reply_ranks, tasks)}
 
 
 def main() -> None:
@@ -25,11 +25,9 @@ def main() -> None:
     with Progress(*columns, TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=True)) as progress:
         for study in (STUDIES[name] for name in names):
             waiting = study.open()
-            task = progress.add_task(
-                study.name, total=len(study.settings), completed=len(study.settings) - len(waiting)
-            )
-            for settings in waiting:
-                record(study, settings)
+            task = progress.add_task(study.name, total=len(study.recipes), completed=len(study.recipes) - len(waiting))
+            for recipe in waiting:
+                record(study, recipe)
                 progress.advance(task)
 
 

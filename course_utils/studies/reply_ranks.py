@@ -3,21 +3,30 @@
 from typing import Any
 
 from course_utils import chat, datafiles, evaluation, loading, training
-from course_utils.studies.dates import SEEDS, with_lora
-from course_utils.studies.records import Settings, Study
+from course_utils.studies.dates import SEEDS
+from course_utils.studies.records import Study, grid
+from course_utils.training import LORA, Recipe
+
+RANKS = Recipe(adapter=LORA, data="conversations", subset="best", max_length=96, lr=1e-3, steps=25)
+SCORING = {"max_new_tokens": 96}
 
 
-def run(settings: Settings) -> dict[str, Any]:
-    """LoRA on best-ranked or on worst-ranked replies to the same questions; measured on held-out best replies."""
-    tokenizer = loading.load_tokenizer()
+def run(recipe: Recipe) -> dict[str, Any]:
+    """LoRA on best-ranked or on worst-ranked replies to the same questions; measured on held-out best replies.
+
+    A question is taken if both its replies make a thread of at most `max_length` tokens.
+    """
+    tokenizer = loading.load_tokenizer(recipe.model, revision=recipe.revision)
     trees = datafiles.load_conversations(split="train")
     pairs = [[chat.encode(chat.top_thread(t, worst=w)[:2], tokenizer) for w in (False, True)] for t in trees]
-    column = ["best", "worst"].index(settings["replies"])
-    examples = [pair[column] for pair in pairs if max(len(example["input_ids"]) for example in pair) <= 96]
+    column = ["best", "worst"].index(recipe.subset)
+    fitting = [pair for pair in pairs if max(len(example["input_ids"]) for example in pair) <= recipe.max_length]
+    examples = [pair[column] for pair in fitting]
     test = [chat.top_thread(tree)[:2] for tree in datafiles.load_conversations(split="test")]
-    model = with_lora(loading.load_model(precision="fp32"), settings["seed"], r=16, lora_alpha=32)
-    history = training.fit(model, examples, steps=25, lr=1e-3, seed=settings["seed"])
-    answers = evaluation.generate(model, tokenizer, [thread[:1] for thread in test], max_new_tokens=96)
+    model = training.prepare_model(recipe)
+    history = training.fit(model, examples, recipe)
+    questions = [thread[:1] for thread in test]
+    answers = evaluation.generate(model, tokenizer, questions, max_new_tokens=SCORING["max_new_tokens"])
     return {
         "examples": len(examples),
         "losses": [round(loss, 4) for loss in history.losses],
@@ -27,4 +36,4 @@ def run(settings: Settings) -> dict[str, Any]:
     }
 
 
-STUDY = Study("reply_ranks", [{**SEEDS, "replies": ["best", "worst"]}], run)
+STUDY = Study("reply_ranks", grid(RANKS, seed=SEEDS, subset=["best", "worst"]), run, SCORING, ("conversations.jsonl",))
