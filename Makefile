@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help install model course lab test studies mutants clean
+.PHONY: help install model course lab test studies docs mutants clean
 
 help:  ## list these commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -33,6 +33,9 @@ test: model  ## run all tests, the notebooks among them
 
 studies: model  ## run the long experiments whose records are in data/studies/ (those that are missing)
 	@$(BIN)/python -m course_utils.studies
+
+docs: model  ## write the generated parts of README, CLAIMS, CONTRIBUTING and the datasheet (runs no notebook)
+	@$(BIN)/python -m course_utils.course --docs
 
 mutants: model  ## break the code on purpose, fault by fault, and show which test goes red
 	@$(BIN)/python -m tests.mutants

@@ -307,11 +307,11 @@ def test_figures_are_those_of_the_papers():
 def test_datasheet_quotes_the_ranking_study():
     """Every number of its table is computed again from the records."""
     runs, text = studies.table("reply_ranks"), (ROOT / "data" / "README.md").read_text(encoding="utf-8")
-    for replies, group in runs.groupby("replies"):
+    for replies, group in runs.groupby("subset"):
         nll, nll_half = intervals.mean_and_interval(group["answer_nll"])
         stop, stop_half = intervals.mean_and_interval(group["stop_rate"])
         assert f"| {replies}-ranked replies | {nll:.3f} ± {nll_half:.3f} | {stop:.2f} ± {stop_half:.2f} |" in text
-    by_seed = runs.pivot(index="seed", columns="replies")
+    by_seed = runs.pivot(index="seed", columns="subset")
     gaps = {score: by_seed[score]["worst"] - by_seed[score]["best"] for score in ("answer_nll", "stop_rate")}
     nll, nll_half = intervals.mean_and_interval(gaps["answer_nll"])
     stop, stop_half = intervals.mean_and_interval(gaps["stop_rate"])

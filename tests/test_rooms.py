@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 from course_utils.core.files import PACKAGE, ROOT, notebooks
-from course_utils.course import rooms
+from course_utils.course import marks, rooms
 
 FLOORS = (  # from the cellar up; a room imports only from floors below its own, and rooms of one floor not each other
     "core machine intervals plots",
@@ -92,4 +92,4 @@ def test_a_file_without_a_question_is_named(tmp_path, monkeypatch):
 
 def test_the_map_is_up_to_date():
     """If not: `make docs` writes it."""
-    assert rooms.MAP.search((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")).group() == rooms.markdown()
+    assert marks.between(ROOT / "CONTRIBUTING.md", "rooms") == rooms.markdown()

@@ -2,6 +2,7 @@
 
 python -m course_utils.course               # all four; executed copies, HTML and an index
 python -m course_utils.course --in-place    # the same, and the executed notebooks replace those in notebooks/
+python -m course_utils.course --docs        # runs nothing: writes the generated parts of the documents
 """
 
 import argparse
@@ -15,12 +16,38 @@ from rich.console import Console
 
 from course_utils.core import console
 from course_utils.core.files import ROOT, notebooks, write_whole
-from course_utils.course.execute import execute, state_cost
+from course_utils.course import datasheet, marks, readme, rooms
+from course_utils.course.execute import Run, execute, state_cost
 from course_utils.course.pages import index_page, page
-from course_utils.course.readme import readme_pictures, write_readme
-from course_utils.loading import default_model_dir
+from course_utils.loading import default_model_dir, load_tokenizer
 
 SECONDS, BYTES = 240, 4e9  # budget of one notebook on two CPU cores, with the model cached
+
+
+def write_docs() -> None:
+    """Write what is generated from the executed notebooks, the data files and the package."""
+    readme.write_readme()
+    readme.write_claims()
+    marks.put_between(ROOT / "CONTRIBUTING.md", "rooms", rooms.markdown())
+    statistics = datasheet.describe(load_tokenizer())
+    marks.put_between(ROOT / "data" / "README.md", "statistics", f"```\n{statistics}\n```\n")
+
+
+def run(path: Path, target: Path, in_place: bool) -> Run:
+    """Execute a notebook; write the executed copy and its page to `target`, and with `in_place` the notebook itself."""
+    try:
+        notebook, done = execute(path)
+    except CellExecutionError as error:
+        sys.exit(f"{path.name} failed:\n{error}")
+    state_cost(notebook, done)
+    text = nbformat.writes(notebook) + "\n"
+    write_whole(target / path.name, text)
+    write_whole(target / f"{path.stem}.html", page(notebook, [other.stem for other in notebooks()], path.stem))
+    if in_place:
+        write_whole(path, text)
+        for name, picture in readme.readme_pictures(notebook).items():
+            write_whole(path.parent / name, picture)
+    return done
 
 
 def main() -> None:
@@ -28,39 +55,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m course_utils.course", description="Run the course.")
     parser.add_argument("notebooks", nargs="*", type=Path, help="notebooks to run; all four by default")
     parser.add_argument("--in-place", action="store_true", help="also replace the notebooks by their executed copies")
+    parser.add_argument("--docs", action="store_true", help="run nothing; write the generated parts of the documents")
     options = parser.parse_args()
-    os.environ.setdefault("COURSE_PROFILE", "cpu")
-    default_model_dir()  # fetched here, where its progress shows
-    target = ROOT / "build" / "course"
-    target.mkdir(parents=True, exist_ok=True)
+    if options.docs:
+        write_docs()
+        return
     paths = [path.resolve() for path in options.notebooks] or notebooks()
-    names, runs = [path.stem for path in notebooks()], []
     for path in paths:
         if not path.is_file():
             parser.error(f"there is no notebook {path}")
-    screen = Console(highlight=False)
+    os.environ.setdefault("COURSE_PROFILE", "cpu")
+    default_model_dir()  # fetched here, where its progress shows
+    target, screen, runs = ROOT / "build" / "course", Console(highlight=False), []
     for path in paths:
         with screen.status(f"{path.name} ..."):
-            try:
-                notebook, run = execute(path)
-            except CellExecutionError as error:
-                sys.exit(f"{path.name} failed:\n{error}")
-        state_cost(notebook, run)
-        over = " (over the budget of 4 min and 4 GB)" if run.seconds > SECONDS or run.peak > BYTES else ""
-        screen.print(f"{path.name:24} {run.cost}{over}")
-        text = nbformat.writes(notebook) + "\n"
-        write_whole(target / path.name, text)
-        write_whole(target / f"{path.stem}.html", page(notebook, names, path.stem))
-        if options.in_place:
-            write_whole(path, text)
-            for name, picture in readme_pictures(notebook).items():
-                write_whole(path.parent / name, picture)
-        runs.append(run)
+            runs.append(run(path, target, options.in_place))
+        over = " (over the budget of 4 min and 4 GB)" * (runs[-1].seconds > SECONDS or runs[-1].peak > BYTES)
+        screen.print(f"{path.name:24} {runs[-1].cost}{over}")
     if options.in_place:
-        write_readme(notebooks())
+        write_docs()
     if not options.notebooks:
         write_whole(target / "index.html", index_page(runs))
-        screen.print(f"{'all':24} {sum(run.seconds for run in runs) / 60:.1f} min; open {target / 'index.html'}")
+        screen.print(f"{'all':24} {sum(done.seconds for done in runs) / 60:.1f} min; open {target / 'index.html'}")
 
 
 if __name__ == "__main__":

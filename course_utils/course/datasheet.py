@@ -1,4 +1,4 @@
-"""What do the data files hold? The statistics that the datasheet quotes."""
+"""What do the data files hold, in numbers? The statistics that the datasheet quotes."""
 
 from collections import Counter
 from collections.abc import Iterable

@@ -4,9 +4,7 @@ import ast
 import re
 from pathlib import Path
 
-from course_utils.core.files import PACKAGE, ROOT, write_whole
-
-MAP = re.compile(r"(?<=<!-- rooms -->\n).*?(?=<!-- /rooms -->)", re.DOTALL)
+from course_utils.core.files import PACKAGE, ROOT
 
 
 def question(path: Path) -> str:
@@ -43,15 +41,3 @@ def markdown() -> str:
     """The map as a table."""
     rows = [f"| `{name}` | {question} |" for name, question in rooms()]
     return "\n".join(["| room | its question |", "|---|---|", *rows]) + "\n"
-
-
-def write_map(page: Path = ROOT / "CONTRIBUTING.md") -> None:
-    """Put the map between the marks of a page.
-
-    Raises:
-        ValueError: the page has no such marks.
-    """
-    text = page.read_text(encoding="utf-8")
-    if not MAP.search(text):
-        raise ValueError(f"{page.name}: no lines '<!-- rooms -->' and '<!-- /rooms -->'; the map goes between them.")
-    write_whole(page, MAP.sub(lambda _: markdown(), text))
