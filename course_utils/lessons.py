@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import nbformat
 
-from course_utils.core.files import ROOT
+from course_utils.core.files import notebook
 
 
 def definitions(name: str) -> SimpleNamespace:
@@ -16,12 +16,8 @@ def definitions(name: str) -> SimpleNamespace:
     Raises:
         ValueError: there is no notebook of that name; names those there are.
     """
-    path = ROOT / "notebooks" / f"{name}.ipynb"
-    if not path.is_file():
-        there = ", ".join(sorted(other.stem for other in path.parent.glob("*.ipynb")))
-        raise ValueError(f"There is no notebook {name!r} in {path.parent}; choose from {there}.")
     scope: dict[str, object] = {}
-    cells = nbformat.read(path, as_version=4).cells
+    cells = nbformat.read(notebook(name), as_version=4).cells
     for cell in [cell for cell in cells if cell.cell_type == "code"][1:]:  # the first one finds the package
         for node in ast.parse(cell.source).body:
             constant = isinstance(node, ast.Assign) and all(

@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 from course_utils import bootstrap
 from course_utils.core import noise
-from course_utils.core.files import ROOT
+from course_utils.core.files import ROOT, notebook, notebooks
 from course_utils.course.execute import execute
 
 
@@ -178,15 +178,15 @@ def test_torch_that_is_too_old_is_not_touched(monkeypatch):
 
 
 def cells(name: str) -> list[nbformat.NotebookNode]:
-    notebook = nbformat.read(ROOT / "notebooks" / name, as_version=4)
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+    found = nbformat.read(notebook(name), as_version=4).cells
+    return [cell for cell in found if cell.cell_type == "code"]
 
 
 def first_cell(name: str) -> str:
     return cells(name)[0].source
 
 
-NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("0*.ipynb"))
+NOTEBOOKS = [path.stem for path in notebooks()]
 
 
 def test_all_notebooks_share_the_first_cell_and_only_the_last_asks_for_the_sft_packages():
@@ -279,12 +279,12 @@ def test_whole_lone_notebook_runs_in_an_empty_folder(tmp_path, repository, monke
     """Notebook 01, alone, from its first cell to its last, with nothing but `COURSE_REPO` to go by."""
     lone = tmp_path / "empty" / "01_lora.ipynb"
     lone.parent.mkdir()
-    shutil.copy(ROOT / "notebooks" / lone.name, lone)
+    shutil.copy(notebook(lone.stem), lone)
     for name, value in {**without_course(tmp_path), "COURSE_REPO": repository}.items():
         monkeypatch.setenv(name, value)
-    notebook, _ = execute(lone)
+    executed, _ = execute(lone)
     assert (lone.parent / "lora-course" / "course_utils").is_dir()
-    assert [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"][-1] > 20
+    assert [cell.execution_count for cell in executed.cells if cell.cell_type == "code"][-1] > 20
 
 
 def test_lone_notebook_without_a_repository_says_what_to_set(tmp_path):

@@ -4,6 +4,7 @@ The rest of the tests keep models on the CPU (`COURSE_PROFILE=cpu`), also on a m
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -14,12 +15,13 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from course_utils import batches, chat, datafiles, evaluation, loading, machine, memory, training
 from course_utils.chat import Example
-from course_utils.core.files import ROOT
+from course_utils.core import files
 from course_utils.course.execute import execute
+from course_utils.training import LORA, Recipe
 from course_utils.training.sft import SupervisedSFTTrainer
 
 pytestmark = pytest.mark.gpu
-CONFIG = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+RECIPE = Recipe(precision="nf4-dq", adapter=LORA, lr=1e-3, steps=5)
 FP16, BF16 = {"fp16": True, "bf16": False}, {"fp16": False, "bf16": True}
 
 
@@ -40,13 +42,17 @@ def threads(tokenizer: PreTrainedTokenizerBase) -> list[Example]:
 
 
 def qlora(
-    tokenizer: PreTrainedTokenizerBase, threads: list[Example], folder: Path, device: str, **options: object
+    tokenizer: PreTrainedTokenizerBase,
+    threads: list[Example],
+    folder: Path,
+    device: str,
+    recipe: Recipe = RECIPE,
+    **options: object,
 ) -> SupervisedSFTTrainer:
     """A trainer of adapters on the model in 4 bits, in the hardware's own 16-bit format unless told otherwise."""
     dtype = torch.float16 if options.get("fp16") else machine.fast_dtype(device)
-    model = loading.load_model(precision="nf4-dq", compute_dtype=dtype, device=device)
-    settings = {"learning_rate": 1e-3, "max_steps": 5, **options}
-    return training.sft_trainer(model, tokenizer, threads, folder, peft_config=CONFIG, **settings)
+    model = loading.load_model(precision=recipe.precision, compute_dtype=dtype, device=device)
+    return training.sft_trainer(model, tokenizer, threads, folder, recipe, **options)
 
 
 def packed_weights(model: torch.nn.Module) -> list[torch.Tensor]:
@@ -69,7 +75,7 @@ def test_qlora_holds_together(gpu, tokenizer, threads, tmp_path):
 
 
 def test_an_adapter_that_is_loaded_again_is_the_same_bit_for_bit(gpu, tokenizer, threads, tmp_path):
-    trainer = qlora(tokenizer, threads, tmp_path, gpu, max_steps=3)
+    trainer = qlora(tokenizer, threads, tmp_path, gpu, replace(RECIPE, steps=3))
     training.run(trainer)
     tuned, ids = trainer.model.eval(), batches.collate(threads[:2])["input_ids"].to(gpu)
     tuned.save_pretrained(tmp_path / "adapter")
@@ -84,7 +90,7 @@ def test_an_adapter_that_is_loaded_again_is_the_same_bit_for_bit(gpu, tokenizer,
 
 def test_fp16_has_room_for_the_residual_stream(gpu, tokenizer, threads, tmp_path):
     """It reaches about 26,000 before training; float16 ends at 65,504."""
-    trainer = qlora(tokenizer, threads, tmp_path, gpu, max_steps=60, **FP16)
+    trainer = qlora(tokenizer, threads, tmp_path, gpu, replace(RECIPE, steps=60), **FP16)
     largest = []
     layers = trainer.model.get_base_model().model.layers
     for layer in layers:
@@ -162,7 +168,7 @@ def test_an_apple_gpu_measures_generates_and_trains_like_the_cpu(monkeypatch, to
         answers[device] = evaluation.generate(model, tokenizer, questions, template="chatml", max_new_tokens=12)
     assert nll["mps"] == pytest.approx(nll["cpu"], rel=1e-3)
     assert answers["mps"] == answers["cpu"]
-    losses = training.run(qlora(tokenizer, threads, tmp_path, "mps", max_steps=3)).losses
+    losses = training.run(qlora(tokenizer, threads, tmp_path, "mps", replace(RECIPE, steps=3))).losses
     assert torch.tensor(losses).isfinite().all()
 
 
@@ -173,7 +179,7 @@ def test_notebooks_run_and_keep_their_promises(gpu, name):
 
     Notebook 01 keeps its models on the CPU everywhere.
     """
-    path = ROOT / "notebooks" / f"{name}.ipynb"
+    path = files.notebook(name)
     found, _ = execute(path)
     stored = nbformat.read(path, as_version=4)
     assert answers(found) == answers(stored)

@@ -153,6 +153,12 @@ def test_import_brings_no_torch():
     assert modules_after("from course_utils import bootstrap").isdisjoint({"torch", "transformers", "pandas", "numpy"})
 
 
+def test_a_model_that_is_there_is_found_without_torch():
+    """`make model` runs before every other command, so it has to be quick."""
+    found = modules_after("import runpy; runpy.run_module('course_utils.loading', run_name='__main__')")
+    assert found.isdisjoint({"torch", "transformers"})
+
+
 def test_only_notebook_04_needs_trl_and_datasets():
     rooms = "batches, chat, claims, datafiles, evaluation, loading, machine, memory, plots, studies, training"
     assert modules_after(f"from course_utils import {rooms}").isdisjoint({"trl", "datasets"})

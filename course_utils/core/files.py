@@ -18,6 +18,18 @@ def notebooks() -> list[Path]:
     return sorted((ROOT / "notebooks").glob("0*.ipynb"))
 
 
+def notebook(name: str) -> Path:
+    """The notebook of that name ("01_lora").
+
+    Raises:
+        ValueError: there is none; names those there are.
+    """
+    there = {path.stem: path for path in notebooks()}
+    if name not in there:
+        raise ValueError(f"There is no notebook {name!r}; choose from {', '.join(there) or 'none (this is no clone)'}.")
+    return there[name]
+
+
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file whole or not at all: beside it first, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
