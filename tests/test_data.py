@@ -304,6 +304,15 @@ def test_figures_are_those_of_the_papers():
     assert (ranks.map(lambda values: values == [1, 2, 4, 8, 64])).all()
 
 
+def test_datasheet_quotes_the_study_of_the_tasks():
+    runs, text = studies.table("tasks"), (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    for task, group in runs.groupby("data"):
+        before, after = (group.set_index("steps").loc[steps, ["exact", "rows"]] for steps in (0, 60))
+        assert re.search(rf"\| {task}: .* \| {before['exact']} of {before['rows']} \| {after['exact']} of 60 \|", text)
+    low = intervals.share_and_interval(60, 60)[1]
+    assert f"is {100 * low:.0f} to 100 %" in text
+
+
 def test_datasheet_quotes_the_ranking_study():
     """Every number of its table is computed again from the records."""
     runs, text = studies.table("reply_ranks"), (ROOT / "data" / "README.md").read_text(encoding="utf-8")
