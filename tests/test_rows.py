@@ -1,4 +1,4 @@
-"""Files of records in every format, told by their content; files of something else, named for what they are."""
+"""Files of rows in every format, told by their content; files of something else, named for what they are."""
 
 import bz2
 import gzip

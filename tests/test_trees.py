@@ -104,7 +104,7 @@ MALFORMED = [
     (changed(4, replies=[record("c", "a1", "assistant")]), 4, "parent_id"),
     ([*good(), record("root2", None, "prompter") | {"message_tree_id": "root"}], 6, "parent_id"),
     ([*good(), record("x", "y", "prompter"), record("y", "x", "assistant")], 6, "parent_id"),
-    ([*good(), ["not", "an", "object"]], 6, "(whole record)"),
+    ([*good(), ["not", "an", "object"]], 6, "(whole row)"),
     ([{"message_tree_id": "t", "prompt": "not a message"}], 1, "prompt"),
 ]
 

@@ -14,12 +14,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-Placed = tuple[str, Any]  # where a record stands, as an error names it ("made.jsonl, line 3"), and the record
+Placed = tuple[str, Any]  # where a row stands, as an error names it ("made.jsonl, line 3"), and the row
 
 GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
-UNPACK = "unpack it, and give the file that holds the records"
+UNPACK = "unpack it, and give the file that holds the rows"
 AS_UTF8 = "save it as UTF-8"
-AS_JSON = "write its records as JSON, one object a line"
+AS_JSON = "write its rows as JSON, one object a line"
 OTHER_FORMATS = {  # what a file starts with, what it then is, and the way out
     b"PK\x03\x04": ("a zip archive", UNPACK),
     b"7z\xbc\xaf\x27\x1c": ("a 7z archive", UNPACK),
@@ -46,7 +46,7 @@ class DataError(ValueError):
 
 
 def read_rows(path: Path) -> Iterator[Placed]:
-    """The records of a file, each with its place: a line, an item of a JSON array, or a row of a Parquet table.
+    """The rows of a file, each with its place: a line, an item of a JSON array, or a row of a Parquet table.
 
     A byte-order mark, blank lines and any kind of line break are read over.
 
@@ -68,13 +68,13 @@ def read_rows(path: Path) -> Iterator[Placed]:
             yield f"{path.name}, line {number}", _parsed(line, path.name, number)
 
 
-def numbered(records: Iterable[Any], source: str, unit: str = "row") -> Iterator[Placed]:
+def numbered(rows: Iterable[Any], source: str, unit: str = "row") -> Iterator[Placed]:
     """Records that do not come line by line, each with its place: "source, row 1" and so on."""
-    return ((f"{source}, {unit} {number}", record) for number, record in enumerate(records, 1))
+    return ((f"{source}, {unit} {number}", row) for number, row in enumerate(rows, 1))
 
 
 def fail(place: str, field: str, problem: str) -> NoReturn:
-    """Refuse a record.
+    """Refuse a row.
 
     Raises:
         DataError: always.
@@ -90,9 +90,7 @@ def short(value: object) -> str:
 def check_text(place: str, field: str, value: object, of: str = "") -> None:
     """Refuse what is not text or cannot be encoded; `of` says whose text it is."""
     if not isinstance(value, str) or not value.strip():
-        fail(
-            place, field, f"{of}expected a non-empty string, found {short(value)}; correct it, or leave the record out"
-        )
+        fail(place, field, f"{of}expected a non-empty string, found {short(value)}; correct it, or leave the row out")
     check_characters(place, field, value, of)
 
 
@@ -176,7 +174,7 @@ def _parsed(text: str, name: str, line: int | None = None) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         where, what = f"{name}, line {line or error.lineno}", f"{error.msg} at column {error.colno}"
-        way_out = "a file of records is one JSON object a line, or one JSON array"
+        way_out = "a file of rows is one JSON object a line, or one JSON array"
         raise DataError(f"{where}: not valid JSON ({what}); {way_out}.") from error
     except RecursionError as error:
         where = name if line is None else f"{name}, line {line}"

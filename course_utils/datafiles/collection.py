@@ -42,7 +42,7 @@ def load_conversations(
         name, found = path.name, read_rows(path)
     found = list(found)
     if not found:
-        raise DataError(f"{name} has no records: it is empty.")
+        raise DataError(f"{name} has no rows: it is empty.")
     trees = build(found, keep_spam=keep_spam)
     if not trees:
         raise DataError(
@@ -77,7 +77,7 @@ def _hub_rows(dataset_id: str) -> Iterator[dict[str, Any]]:
 
 def load_passages() -> list[str]:
     """General text (80-200 tokens each) on which forgetting is measured."""
-    return [record["text"] for record in checked("passages.jsonl", "id", "kind", "text")]
+    return [row["text"] for row in checked("passages.jsonl", "id", "kind", "text")]
 
 
 def load_prompts() -> list[dict[str, Any]]:
@@ -109,14 +109,14 @@ def named_file(kind: str, folder: str, file: str) -> Path:
 
 
 def checked(file: str, *fields: str) -> list[dict[str, Any]]:
-    """The records of a data file, each with text in all of `fields`, or, for those in `LISTS`, with a list of texts."""
-    records = []
-    for place, record in read_rows(files.data_dir() / file):
-        if not isinstance(record, dict):
-            fail(place, "(whole record)", f"expected a JSON object, found {short(record)}")
+    """The rows of a data file, each with text in all of `fields`, or, for those in `LISTS`, with a list of texts."""
+    rows = []
+    for place, row in read_rows(files.data_dir() / file):
+        if not isinstance(row, dict):
+            fail(place, "(whole row)", f"expected a JSON object, found {short(row)}")
         for name in fields:
-            value = record.get(name)
+            value = row.get(name)
             for text in value if name in LISTS and isinstance(value, list) and value else [value]:
                 check_text(place, name, text)
-        records.append(record)
-    return records
+        rows.append(row)
+    return rows

@@ -28,7 +28,7 @@ class Message:
 
     `rank` orders the replies to one message, 0 for the best, or is None. It stays as published and may have gaps: a
     reply that was ranked may have been deleted later. `lang` is "und" where the file states none; `extra` holds every
-    other field of the record.
+    other field of the row.
     """
 
     message_id: str
@@ -64,14 +64,14 @@ def split_of(tree_id: str) -> str:
     return SPLITS[max(0, bucket - 7)]
 
 
-def build(records: Iterable[Placed], *, keep_spam: bool = False) -> list[Message]:
-    """Trees from OASST records, in the order of their first message.
+def build(placed: Iterable[Placed], *, keep_spam: bool = False) -> list[Message]:
+    """Trees from OASST rows, in the order of their first message.
 
     Deleted messages and spam (`review_result` is false) are left out with their replies. What stands twice is taken
     once. A `message_tree_id` that is missing follows from the root.
 
     Args:
-        records: flat messages, nested messages or nested trees, each with its place (`records.numbered` gives places).
+        placed: flat messages, nested messages or nested trees, each with its place (`rows.numbered` gives places).
         keep_spam: keep what the reviewers rejected.
 
     Raises:
@@ -79,8 +79,8 @@ def build(records: Iterable[Placed], *, keep_spam: bool = False) -> list[Message
             missing, a tree has two roots or a cycle, roles do not alternate, or two replies share a rank.
     """
     rows: dict[str, _Row] = {}
-    for place, record in records:
-        for row in _flatten(place, record, keep_spam):
+    for place, item in placed:
+        for row in _flatten(place, item, keep_spam):
             first = rows.setdefault(row.id, row)
             if first is not row:
                 _check_same(row, first)
@@ -98,28 +98,28 @@ def build(records: Iterable[Placed], *, keep_spam: bool = False) -> list[Message
 
 @dataclass
 class _Row:
-    """A flat message: its record, where NaN is None, ranks are integers, and `replies` their ids."""
+    """A flat message: its fields, where NaN is None, ranks are integers, and `replies` their ids."""
 
     place: str
-    record: dict[str, Any]
+    fields: dict[str, Any]
     left_out: bool
     reached: bool = False  # is it part of a tree?
 
     def __post_init__(self) -> None:
-        self.id: str = self.record["message_id"]
-        self.parent_id: str | None = self.record["parent_id"]
-        self.tree_id: str | None = self.record["message_tree_id"]
+        self.id: str = self.fields["message_id"]
+        self.parent_id: str | None = self.fields["parent_id"]
+        self.tree_id: str | None = self.fields["message_tree_id"]
 
 
-def _flatten(place: str, record: object, keep_spam: bool) -> Iterator[_Row]:
-    """The rows of one record: itself and, where replies are nested in it, all of them."""
-    if not isinstance(record, dict):
-        fail(place, "(whole record)", f"expected a JSON object, found {short(record)}")
-    outer = {name: _null(value) for name, value in record.items()}
-    root = record if outer.get("prompt") is None else outer["prompt"]
+def _flatten(place: str, item: object, keep_spam: bool) -> Iterator[_Row]:
+    """The rows of one item: itself and, where replies are nested in it, all of them."""
+    if not isinstance(item, dict):
+        fail(place, "(whole row)", f"expected a JSON object, found {short(item)}")
+    outer = {name: _null(value) for name, value in item.items()}
+    root = item if outer.get("prompt") is None else outer["prompt"]
     if not isinstance(root, dict):
         fail(place, "prompt", f"expected a message, found {short(root)}")
-    stack = [(root, outer.get("parent_id") if root is record else None)]
+    stack = [(root, outer.get("parent_id") if root is item else None)]
     while stack:
         message, parent_id = stack.pop()
         message = {name: _null(value) for name, value in message.items()}
@@ -183,8 +183,8 @@ def _rank(place: str, value: object) -> int | None:
 
 
 def _check_same(row: _Row, first: _Row) -> None:
-    for name in {**first.record, **row.record}:
-        ours, theirs = (json.dumps(r.record.get(name), sort_keys=True, default=str) for r in (row, first))
+    for name in {**first.fields, **row.fields}:
+        ours, theirs = (json.dumps(r.fields.get(name), sort_keys=True, default=str) for r in (row, first))
         if ours != theirs:
             other = f"message {row.id!r} stands already in {first.place}, with another value"
             fail(row.place, name, f"{other}; keep one, or rename one")
@@ -192,14 +192,14 @@ def _check_same(row: _Row, first: _Row) -> None:
 
 def _check_parent(row: _Row, rows: dict[str, _Row]) -> None:
     if row.parent_id is None:
-        if row.record["role"] != "prompter":
+        if row.fields["role"] != "prompter":
             fail(row.place, "role", "the first message of a tree must be the prompter's")
         return
     parent = rows.get(row.parent_id)
     if parent is None:
         fail(row.place, "parent_id", f"there is no message {row.parent_id!r}; select whole trees, not single messages")
-    if parent.record["role"] == row.record["role"]:
-        same = f"{row.record['role']!r} answers {row.record['role']!r} ({parent.place})"
+    if parent.fields["role"] == row.fields["role"]:
+        same = f"{row.fields['role']!r} answers {row.fields['role']!r} ({parent.place})"
         fail(row.place, "role", f"{same}; they must take turns")
 
 
@@ -234,10 +234,10 @@ def _assemble(root: _Row, children: dict[str, list[_Row]]) -> Message | None:
 
 
 def _message(row: _Row) -> Message:
-    record = row.record
-    extra = {name: value for name, value in record.items() if name not in KNOWN}
-    lang = record.get("lang") or UNDETERMINED
-    return Message(row.id, record.get("text"), record["role"], lang, record["rank"], extra=extra)
+    fields = row.fields
+    extra = {name: value for name, value in fields.items() if name not in KNOWN}
+    lang = fields.get("lang") or UNDETERMINED
+    return Message(row.id, fields.get("text"), fields["role"], lang, fields["rank"], extra=extra)
 
 
 def _check_ranks(siblings: list[tuple[_Row, Message]]) -> None:

@@ -190,7 +190,7 @@ FAULTS = [
         "replies of a message without a prompt around it vanish",
         "course_utils/datafiles/trees.py",
         'stack += [(reply, message["message_id"]) for reply in reversed(replies)]',
-        'stack += [(reply, message["message_id"]) for reply in reversed(replies) if root is not record]',
+        'stack += [(reply, message["message_id"]) for reply in reversed(replies) if root is not item]',
         "tests/test_trees.py::test_every_published_shape_gives_the_same_tree",
     ),
     Fault(
@@ -215,7 +215,7 @@ FAULTS = [
         "tests/test_trees.py::test_deep_trees_do_not_hit_the_recursion_limit",
     ),
     Fault(
-        "a byte-order mark is part of the first record",
+        "a byte-order mark is part of the first row",
         "course_utils/core/rows.py",
         "content.removeprefix(codecs.BOM_UTF8)",
         "content",
