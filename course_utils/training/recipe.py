@@ -33,8 +33,6 @@ class Recipe:
         ValueError: a field cannot be what it is; names it.
     """
 
-    lr: float
-    steps: int
     model: str = NAME
     revision: str | None = None
     precision: str = "fp32"
@@ -46,9 +44,11 @@ class Recipe:
     template: str = "guanaco"
     train_on: str = "answers"
     max_length: int | None = None
+    steps: int
     batch_size: int = 8
     accumulation: int = 1
     batch_order: str = "random"
+    lr: float
     schedule: str = "constant"
     warmup_steps: int = 0
     optim: str = "adamw_torch"
