@@ -1,102 +1,144 @@
-"""The ledger records, renders, survives in the notebook, and is what the README shows."""
+"""A verdict is worded by the kind of its claim, printed and kept; every sentence of the lesson has one, or owes one."""
 
-import nbformat
+import json
+
 import pytest
-from nbformat import v4
 
 from course_utils import claims
-from course_utils.claims import Claim
+from course_utils.claims import Verdict, load_claims
+from course_utils.core import files
 from course_utils.core.files import ROOT, notebooks
-from course_utils.course import readme
-from course_utils.datafiles import load_claims
+from course_utils.course.claims_page import KINDS, collect
+from course_utils.datafiles import DataError
 
-LEDGERS = {path.stem: readme.collect([path]) for path in notebooks()}
+GIVEN = {path.stem: collect([path]) for path in notebooks()}
+LESSON = [f"F{number}" for number in range(1, 39)]  # the sentences of the lesson that the course implements
+OWED = set((ROOT / "tests" / "fixtures" / "owed.txt").read_text(encoding="utf-8").split("\n", 1)[1].split())
 
 
 @pytest.fixture
-def fresh(monkeypatch):
-    monkeypatch.setattr(claims, "_recorded", {})
+def made(monkeypatch, tmp_path):
+    """One claim of each kind, named by its kind, and no verdicts yet."""
+    monkeypatch.setattr(claims, "_given", {})
+    monkeypatch.setattr(files, "data_dir", lambda: tmp_path)
+    rows = [{"id": k, "notebook": "n", "kind": k, "statement": f"S {k}", "source": "s"} for k in claims.VERDICTS]
+    path = tmp_path / "claims.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
 
 
-def test_a_verdict_is_printed_and_kept(fresh, capsys):
-    claims.record("L1", "logits equal", holds=True)
-    claims.record("L4", "factor 3", holds=False, partly=True)
-    claims.record("L7", "9,285 times", holds=False)
-    known = load_claims()
-    assert capsys.readouterr().out.splitlines() == [
-        f"[L1] {known['L1']['statement']}",
-        "     holds: logits equal",
-        f"[L4] {known['L4']['statement']}",
-        "     holds partly: factor 3",
-        f"[L7] {known['L7']['statement']}",
-        "     does not hold at this scale: 9,285 times",
-    ]
-    assert repr(claims.ledger()).splitlines() == [
-        "3 claims",
-        "1 holds: L1",
-        "1 holds partly: L4",
-        "1 does not hold at this scale: L7",
-    ]
+WORDS = [  # written out a second time: these words are the course's promise
+    ("run", {"holds": True}, "seen here"),
+    ("run", {"holds": False, "partly": True}, "partly seen here"),
+    ("run", {"holds": False}, "not decided here"),
+    ("run", {"holds": False, "opposite": True}, "the opposite seen here"),
+    ("exact", {"holds": True}, "true"),
+    ("exact", {"holds": True, "partly": True}, "true"),
+    ("exact", {"holds": False, "partly": True}, "true under a condition"),
+    ("exact", {"holds": False}, "false"),
+    ("code", {"holds": True}, "the code agrees"),
+    ("code", {"holds": False}, "the code does otherwise"),
+    ("print", {"holds": True}, "adds up"),
+    ("print", {"holds": False, "partly": True}, "adds up under a condition"),
+    ("print", {"holds": False}, "does not add up"),
+    ("belief", {"holds": True}, "borne out"),
+    ("belief", {"holds": False, "partly": True}, "needs a condition"),
+    ("belief", {"holds": False}, "a counterexample"),
+]
 
 
-def test_a_cell_that_is_run_again_replaces_its_verdict(fresh):
-    claims.record("L1", "first", holds=False)
-    claims.record("L1", "second", holds=True)
-    (claim,) = claims.ledger().claims
-    assert (claim.measured, claim.verdict) == ("second", "holds")
-    assert claim.statement == load_claims()["L1"]["statement"]
+@pytest.mark.parametrize(("kind", "found", "words"), WORDS, ids=lambda value: value if isinstance(value, str) else "")
+def test_each_kind_has_its_own_words(made, capsys, kind, found, words):
+    claims.verdict(kind, "3 of 4", **found)
+    assert capsys.readouterr().out == f"[{kind}] S {kind}\n     {words}: 3 of 4\n"
+    assert claims.verdicts().given == [Verdict(kind, kind, f"S {kind}", "s", "3 of 4", words)]
 
 
-def test_an_unknown_claim_names_the_known_ones(fresh):
-    with pytest.raises(ValueError, match=r"Unknown claim 'L99'.*L1, "):
-        claims.record("L99", "", holds=True)
+def test_all_words_are_tried_and_every_kind_is_explained():
+    assert {(kind, words) for kind, _, words in WORDS} == {
+        (kind, word) for kind, words in claims.VERDICTS.items() for word in words.values()
+    }
+    assert set(KINDS) == set(claims.VERDICTS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "found", "message"),
+    [
+        (
+            "code",
+            {"holds": False, "partly": True},
+            "of the kind 'code', which has no verdict 'partly'",
+        ),
+        ("exact", {"holds": False, "opposite": True}, "has no verdict 'opposite'.*Leave opposite= out"),
+        ("run", {"holds": True, "opposite": True}, "Claim 'run': the opposite was seen, and the statement too"),
+        ("run", {"holds": False, "partly": True, "opposite": True}, "the opposite was seen, and the statement too"),
+    ],
+)
+def test_a_verdict_that_a_kind_has_not_is_refused(made, kind, found, message):
+    with pytest.raises(ValueError, match=message):
+        claims.verdict(kind, "", **found)
+    assert claims.verdicts().given == []
+
+
+def test_a_cell_that_is_run_again_replaces_its_verdict(made):
+    claims.verdict("run", "first", holds=False)
+    claims.verdict("run", "second", holds=True)
+    (given,) = claims.verdicts().given
+    assert (given.measured, given.verdict) == ("second", "seen here")
+
+
+def test_verdicts_are_counted_by_kind(made):
+    for kind in ("print", "run", "belief"):
+        claims.verdict(kind, "", holds=True)
+    expected = ["3 verdicts", "run    1 seen here: run", "print  1 adds up: print", "belief 1 borne out: belief"]
+    assert repr(claims.verdicts()).splitlines() == expected
+
+
+def test_an_unknown_claim_names_the_known_ones(made):
+    with pytest.raises(ValueError, match="Unknown claim 'L99'; data/claims.jsonl has run, exact, "):
+        claims.verdict("L99", "", holds=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "guess"}, "claim run, field 'kind': unknown kind 'guess'; choose from run, exact, code"),
+        ({"id": "exact"}, "claim exact, field 'id': it stands there twice"),
+        ({"source": ""}, "line 1, field 'source'"),
+    ],
+)
+def test_a_line_that_is_no_claim_is_named(made, change, message):
+    first, *rest = made.read_text(encoding="utf-8").splitlines()
+    made.write_text("\n".join([json.dumps(json.loads(first) | change), *rest]), encoding="utf-8")
+    with pytest.raises(DataError, match=rf"claims.jsonl, {message}"):
+        load_claims()
 
 
 def test_html_shows_every_field_and_no_markup_of_its_own():
-    shown = claims.Ledger([Claim("X", "a < b", "source", "1 & 2", "holds")])._repr_html_()
+    shown = claims.Verdicts([Verdict("X", "run", "a < b", "source", "1 & 2", "seen here")])._repr_html_()
     assert "a &lt; b" in shown
     assert "1 &amp; 2" in shown
     assert shown.count("<tr>") == 2
 
 
-def test_collect_reads_what_a_notebook_displayed(fresh, tmp_path):
-    claims.record("L1", "logits equal", holds=True)
-    ledger = claims.ledger()
-    cell = v4.new_code_cell("claims.ledger()", execution_count=1)
-    cell.outputs = [v4.new_output("execute_result", data=ledger._repr_mimebundle_(), execution_count=1)]
-    nbformat.write(v4.new_notebook(cells=[v4.new_markdown_cell("# x"), cell]), tmp_path / "a.ipynb")
-    assert readme.collect([tmp_path / "a.ipynb"]) == ledger.claims
+@pytest.mark.parametrize("name", GIVEN)
+def test_a_notebook_gives_verdicts_on_its_own_claims_and_as_they_are_stated(name):
+    known = load_claims()
+    for given in GIVEN[name]:
+        row = known[given.id]
+        assert (row["notebook"], row["kind"]) == (name, given.kind)
+        assert (row["statement"], row["source"]) == (given.statement, given.source)
+        assert given.verdict in claims.VERDICTS[given.kind].values()
 
 
-def test_readme_table_is_put_between_the_marks(fresh, tmp_path):
-    page = tmp_path / "README.md"
-    page.write_text("before\n<!-- claims -->\nold\n<!-- /claims -->\nafter\n", encoding="utf-8")
-    readme.write_readme([], page)
-    assert (
-        page.read_text(encoding="utf-8") == f"before\n<!-- claims -->\n{readme.markdown([])}<!-- /claims -->\nafter\n"
-    )
-    page.write_text("no marks", encoding="utf-8")
-    with pytest.raises(ValueError, match="<!-- claims -->"):
-        readme.write_readme([], page)
-    row = readme.markdown([Claim("X", "a | b", "s", "m", "holds")]).splitlines()[-1]
-    assert row == r"| a \| b | s | m | **holds** |"
+def test_every_claim_has_a_verdict_or_is_owed():
+    """And never both: what is measured goes off the list."""
+    given = {each.id for found in GIVEN.values() for each in found}
+    assert set(load_claims()) - given == OWED
 
 
-def test_readme_table_is_up_to_date():
-    """If not: `python -m course_utils.course --docs` writes it from the executed notebooks."""
-    table = readme.README_TABLE.search((ROOT / "README.md").read_text(encoding="utf-8")).group()
-    assert table == readme.markdown(readme.collect(notebooks()))
-
-
-@pytest.mark.parametrize("name", LEDGERS)
-def test_every_claim_of_a_notebook_is_recorded_there(name):
-    """None is left out, none is recorded in the wrong place, and the statements are those of the data file."""
-    expected = {key: row for key, row in load_claims().items() if row["notebook"] == name}
-    assert {claim.id for claim in LEDGERS[name]} == set(expected)
-    for claim in LEDGERS[name]:
-        assert (claim.statement, claim.source) == (expected[claim.id]["statement"], expected[claim.id]["source"])
-
-
-def test_the_lessons_statements_on_lora_are_all_there():
-    """Nine statements of the lesson's part on how LoRA works, F1 to F9."""
-    assert {f"F{number}" for number in range(1, 10)} <= {claim.id for claim in LEDGERS["01_lora"]}
+def test_every_sentence_of_the_lesson_is_entered_and_only_those_may_be_owed():
+    """The list can only get shorter: F1 to F9 have their verdicts, and nothing else may be added to it."""
+    assert set(LESSON) <= set(load_claims())
+    assert set(LESSON[9:]) >= OWED
+    assert all(load_claims()[name]["source"].startswith("course lesson, ") for name in LESSON)

@@ -14,9 +14,9 @@ from nbclient.exceptions import CellExecutionError
 from nbformat import v4
 from traitlets.utils.importstring import import_item
 
-from course_utils.core.files import ROOT, notebooks
+from course_utils.core.files import ROOT
 from course_utils.course import __main__ as course
-from course_utils.course import pages, readme
+from course_utils.course import pages
 from course_utils.course.execute import Run, ThisPython, execute, state_cost
 
 TITLE = "# A title\n\n*Measured on nothing yet.*"
@@ -147,12 +147,3 @@ def test_pages_link_to_each_other(made, tmp_path):
     index = pages.index_page([Run(tmp_path / "01_a.ipynb", "One & all", 61, int(1e9))])
     assert '<a href="01_a.html">One &amp; all</a>' in index
     assert "1 min 01 s" in index
-
-
-@pytest.mark.parametrize("name", readme.README_PICTURES)
-def test_readme_pictures_are_those_of_the_notebooks(name):
-    pictures = {}
-    for path in notebooks():
-        pictures |= readme.readme_pictures(nbformat.read(path, as_version=4))
-    assert (ROOT / "notebooks" / name).read_bytes() == pictures[name]
-    assert f"(notebooks/{name})" in (ROOT / "README.md").read_text(encoding="utf-8")

@@ -30,9 +30,7 @@ def test_ruff_format():
 
 def test_spelling_is_american():
     run("codespell_lib", *tracked("*.py", "*.md", "*.yml", "*.toml", "Makefile"))
-    prose = "\n".join(
-        cell.source for path in notebooks() for cell in nbformat.read(path, as_version=4).cells
-    )
+    prose = "\n".join(cell.source for path in notebooks() for cell in nbformat.read(path, as_version=4).cells)
     done = subprocess.run(
         [sys.executable, "-m", "codespell_lib", "-"], input=prose, cwd=ROOT, capture_output=True, text=True
     )

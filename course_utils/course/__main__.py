@@ -16,7 +16,7 @@ from rich.console import Console
 
 from course_utils.core import console
 from course_utils.core.files import ROOT, notebooks, write_whole
-from course_utils.course import datasheet, marks, readme, rooms
+from course_utils.course import claims_page, datasheet, marks, readme, rooms
 from course_utils.course.execute import Run, execute, state_cost
 from course_utils.course.pages import index_page, page
 from course_utils.loading import default_model_dir, load_tokenizer
@@ -27,7 +27,7 @@ SECONDS, BYTES = 240, 4e9  # budget of one notebook on two CPU cores, with the m
 def write_docs() -> None:
     """Write what is generated from the executed notebooks, the data files and the package."""
     readme.write_readme()
-    readme.write_claims()
+    claims_page.write_page()
     marks.put_between(ROOT / "CONTRIBUTING.md", "rooms", rooms.markdown())
     statistics = datasheet.describe(load_tokenizer())
     marks.put_between(ROOT / "data" / "README.md", "statistics", f"```\n{statistics}\n```\n")
@@ -45,7 +45,7 @@ def run(path: Path, target: Path, in_place: bool) -> Run:
     write_whole(target / f"{path.stem}.html", page(notebook, [other.stem for other in notebooks()], path.stem))
     if in_place:
         write_whole(path, text)
-        for name, picture in readme.readme_pictures(notebook).items():
+        for name, picture in readme.pictures(notebook).items():
             write_whole(path.parent / name, picture)
     return done
 

@@ -1,7 +1,7 @@
 """What is there to learn from, and be measured on?"""
 
 from course_utils.core.rows import DataError
-from course_utils.datafiles.collection import load_claims, load_conversations, load_figures, load_passages, load_prompts
+from course_utils.datafiles.collection import load_conversations, load_figures, load_passages, load_prompts
 from course_utils.datafiles.tasks import load_task
 from course_utils.datafiles.trees import SPLITS, Message, split_of
 
@@ -9,7 +9,6 @@ __all__ = [
     "SPLITS",
     "DataError",
     "Message",
-    "load_claims",
     "load_conversations",
     "load_figures",
     "load_passages",

@@ -85,11 +85,6 @@ def load_prompts() -> list[dict[str, Any]]:
     return checked("prompts.jsonl", "id", "category", "text", "reference", "must")
 
 
-def load_claims() -> dict[str, dict[str, str]]:
-    """The statements that the notebooks measure, by id: `notebook`, `statement` and `source`."""
-    return {row["id"]: row for row in checked("claims.jsonl", "id", "notebook", "statement", "source")}
-
-
 def load_figures(name: str) -> pd.DataFrame:
     """A table of published numbers; its column `source` names paper and table.
 

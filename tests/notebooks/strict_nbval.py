@@ -26,16 +26,17 @@ import nbval.kernel
 import nbval.plugin
 import pytest
 
-from course_utils.claims import LEDGER_TYPE
+from course_utils.claims import VERDICTS_TYPE
+from course_utils.course.readme import TAG
 
 RTOL, RTOL_WITHOUT_REASON, MAX_RTOL = 1e-6, 1e-2, 0.1
 ATOL = Decimal("1e-12")
 OPT_OUT = "nbval-ignore-output"
 RTOL_TAG = re.compile(r"rtol=(\d+(?:\.\d+)?(?:e-?\d+)?)")
-KNOWN_TAGS = re.compile(rf"{OPT_OUT}|raises-exception|{RTOL_TAG.pattern}")
+KNOWN_TAGS = re.compile(rf"{OPT_OUT}|raises-exception|{TAG}\w+|{RTOL_TAG.pattern}")
 FLOAT = re.compile(r"[-+]?(?:\d*\.\d+(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+)")
 NUMBER = re.compile(rf"\d+(?:\.\d+){{2,}}|{FLOAT.pattern}|[-+]?\d+")  # 2.13.0 is no float; 1987-03-02 is three integers
-NOT_COMPARED = ("stderr", "text/html", "image/svg+xml", LEDGER_TYPE)  # a claim is compared where it is printed
+NOT_COMPARED = ("stderr", "text/html", "image/svg+xml", VERDICTS_TYPE)  # a claim is compared where it is printed
 MAX_TEXT_BYTES = 100_000
 
 

@@ -8,12 +8,12 @@ import nbformat
 import pytest
 
 from course_utils import lessons
-from course_utils.core.files import ROOT
-from course_utils.course import readme
+from course_utils.core.files import notebooks
+from course_utils.course.claims_page import collect
 
-NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in sorted((ROOT / "notebooks").glob("0*.ipynb"))}
+NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in notebooks()}
 PROMISE = re.compile(r"(equal|within|below|unchanged|bit for bit|fell by).*: (True|False)$")
-LEDGERS = {name: readme.collect([ROOT / "notebooks" / f"{name}.ipynb"]) for name in NOTEBOOKS}
+GIVEN = {path.stem: collect([path]) for path in notebooks()}
 
 
 def code_cells(name: str) -> list[nbformat.NotebookNode]:
@@ -111,9 +111,8 @@ def test_definitions_can_be_taken_out_for_testing(name):
 
 def test_conversations_are_learned_once_whatever_the_profile():
     """Steps of a profile would make it twelve times with a large one, and the model worse than before."""
-    (trainer,) = [cell.source for cell in code_cells("04_guanaco_sft") if "sft_trainer(" in cell.source]
-    assert "num_train_epochs=1," in trainer
-    assert "steps" not in trainer
+    (recipe,) = [cell.source for cell in code_cells("04_guanaco_sft") if "Recipe(" in cell.source]
+    assert "steps=math.ceil(len(examples) / profile.batch_size)," in recipe
 
 
 NUMBER = re.compile(r"(?<![\w.,^/-])\d[\d,]*(?:\.\d+)?(?:e-?\d+)?(?![\w/])")
@@ -139,10 +138,10 @@ def sections(name: str) -> list[list[nbformat.NotebookNode]]:
     return parts
 
 
-@pytest.mark.parametrize("name", [name for name, ledger in LEDGERS.items() if ledger])
+@pytest.mark.parametrize("name", [name for name, given in GIVEN.items() if given])
 def test_numbers_in_prose_were_measured_or_cited(name):
     """Each is in a claim of the notebook, or in code or output of the same section (and nbval checks the outputs)."""
-    claimed = " ".join(f"{claim.measured} {claim.statement} {claim.source}" for claim in LEDGERS[name])
+    claimed = " ".join(f"{claim.measured} {claim.statement} {claim.source}" for claim in GIVEN[name])
     unknown = []
     for cells in sections(name):
         code = [cell for cell in cells if cell.cell_type == "code"]

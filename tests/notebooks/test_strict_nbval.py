@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from course_utils.claims import LEDGER_TYPE
+from course_utils.claims import VERDICTS_TYPE
 from tests.notebooks.strict_nbval import same_text, structure_problems
 
 pytest_plugins = ["pytester"]
@@ -117,8 +117,8 @@ def test_tolerance_tag_and_stderr(outcomes):
 
 def test_the_ledger_repeats_a_measurement_without_comparing_it_again(outcomes):
     """A claim is compared in the cell that measured it, with that cell's tolerance; verdicts are compared twice."""
-    source = f"display({{'text/plain': '1 holds', {LEDGER_TYPE!r}: [{{'measured': '0.191'}}]}}, raw=True)"
-    output = v4.new_output("display_data", data={"text/plain": "1 holds", LEDGER_TYPE: [{"measured": "0.195"}]})
+    source = f"display({{'text/plain': '1 holds', {VERDICTS_TYPE!r}: [{{'measured': '0.191'}}]}}, raw=True)"
+    output = v4.new_output("display_data", data={"text/plain": "1 holds", VERDICTS_TYPE: [{"measured": "0.195"}]})
     assert outcomes(cell(source, 1, output)) == {"passed": 2}
     output.data["text/plain"] = "1 holds partly"
     assert outcomes(cell(source, 1, output)).get("failed") == 1

@@ -1,0 +1,103 @@
+"""What README and CLAIMS say of the notebooks is what the notebooks say."""
+
+import base64
+
+import nbformat
+import pytest
+from nbformat import v4
+
+from course_utils import claims
+from course_utils.claims import Verdict, load_claims
+from course_utils.core import files
+from course_utils.core.files import ROOT, notebooks
+from course_utils.course import claims_page, marks, readme
+
+PICTURES = {}
+for each in notebooks():
+    PICTURES |= readme.pictures(nbformat.read(each, as_version=4))
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_verdicts_are_collected_from_what_a_notebook_displayed(monkeypatch, tmp_path):
+    monkeypatch.setattr(claims, "_given", {})
+    claims.verdict("L1", "logits equal", holds=True)
+    shown = claims.verdicts()
+    cell = v4.new_code_cell("claims.verdicts()", execution_count=1)
+    cell.outputs = [v4.new_output("execute_result", data=shown._repr_mimebundle_(), execution_count=1)]
+    nbformat.write(v4.new_notebook(cells=[v4.new_markdown_cell("# x"), cell]), tmp_path / "a.ipynb")
+    assert claims_page.collect([tmp_path / "a.ipynb"]) == shown.given
+
+
+def test_a_bar_in_a_text_divides_no_cell_of_its_table():
+    row = claims_page.rows_of([Verdict("X", "run", "a | b", "s", "m", "seen here")]).splitlines()[-1]
+    assert row == r"| a \| b | s | run | m | **seen here** |"
+
+
+def test_counts_are_those_of_the_verdicts():
+    given = [Verdict(str(n), "run", "", "", "", "seen here") for n in range(3)]
+    given.append(Verdict("9", "run", "", "", "", "not decided here"))
+    assert "3 seen here · 1 not decided here |" in claims_page.counts(given)
+    assert claims_page.counts(given).count("none yet") == len(claims.VERDICTS) - 1
+
+
+def test_claims_page_is_up_to_date():
+    """If not: `make docs` writes it."""
+    assert (ROOT / "CLAIMS.md").read_text(encoding="utf-8") == claims_page.page()
+
+
+def test_claims_page_has_every_claim_once():
+    text = (ROOT / "CLAIMS.md").read_text(encoding="utf-8")
+    for row in load_claims().values():
+        assert text.count(f"| {row['statement']} |") == 1, row["statement"]
+
+
+def test_readme_is_up_to_date():
+    """If not: `make docs` writes it."""
+    assert marks.between(ROOT / "README.md", "claims") == readme.claims_part()
+
+
+def test_eight_claims_surprise_and_all_have_verdicts_of_several_kinds():
+    known, given = load_claims(), claims_page.collect(notebooks())
+    surprises = [each for each in given if known[each.id].get("surprise")]
+    assert len(surprises) == sum(bool(row.get("surprise")) for row in known.values()) == 8
+    assert len({each.kind for each in surprises}) >= 4
+
+
+def test_readme_is_read_in_six_minutes():
+    assert sum(any(map(str.isalnum, word)) for word in TEXT.split()) <= 1300
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_readme_pictures_are_those_of_the_notebooks(name):
+    assert (ROOT / "notebooks" / name).read_bytes() == PICTURES[name]
+    assert f"(notebooks/{name})" in TEXT
+
+
+def test_no_other_picture_lies_beside_the_notebooks():
+    assert {path.name for path in (ROOT / "notebooks").glob("*.png")} == set(PICTURES)
+
+
+def made(*outputs: dict) -> nbformat.NotebookNode:
+    cell = v4.new_code_cell("plot()", metadata={"tags": ["rtol=1e-3", "readme=shown"]})
+    cell.outputs = [v4.new_output("display_data", data=data) for data in outputs]
+    return v4.new_notebook(cells=[v4.new_markdown_cell("# x"), cell])
+
+
+def test_a_picture_is_named_by_the_tag_of_its_cell():
+    image = {"image/png": base64.b64encode(b"bytes").decode()}
+    assert readme.pictures(made({"text/plain": "x"}, image)) == {"shown.png": b"bytes"}
+    for outputs in ([], [image, image]):
+        with pytest.raises(ValueError, match=rf"Cell 1 with the tag 'readme=shown' has {len(outputs)} pictures"):
+            readme.pictures(made(*outputs))
+
+
+def test_documents_are_written_where_they_belong(monkeypatch, tmp_path):
+    page = tmp_path / "CLAIMS.md"
+    claims_page.write_page(page)
+    assert page.read_text(encoding="utf-8") == claims_page.page()
+    monkeypatch.setattr(readme, "ROOT", tmp_path)
+    (tmp_path / "README.md").write_text("a\n<!-- claims -->\n<!-- /claims -->\nb\n", encoding="utf-8")
+    readme.write_readme()
+    expected = f"a\n<!-- claims -->\n{readme.claims_part()}<!-- /claims -->\nb\n"
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == expected
+    assert files.ROOT == ROOT
