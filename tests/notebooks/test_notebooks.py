@@ -9,11 +9,9 @@ import pytest
 
 from course_utils import lessons
 from course_utils.core.files import notebooks
-from course_utils.course.claims_page import collect
 
 NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in notebooks()}
 PROMISE = re.compile(r"(equal|within|below|unchanged|bit for bit|fell by).*: (True|False)$")
-GIVEN = {path.stem: collect([path]) for path in notebooks()}
 
 
 def code_cells(name: str) -> list[nbformat.NotebookNode]:
@@ -113,42 +111,3 @@ def test_conversations_are_learned_once_whatever_the_profile():
     """Steps of a profile would make it twelve times with a large one, and the model worse than before."""
     (recipe,) = [cell.source for cell in code_cells("04_guanaco_sft") if "Recipe(" in cell.source]
     assert "steps=math.ceil(len(examples) / profile.batch_size)," in recipe
-
-
-NUMBER = re.compile(r"(?<![\w.,^/-])\d[\d,]*(?:\.\d+)?(?:e-?\d+)?(?![\w/])")
-NOT_QUOTED = re.compile(
-    r"\(http[^)]*\)|arXiv[: ]\d+\.\d+|et al\.,? \d{4}|Machines \d{4}|(?:notebook|section|Table)s? \d+(?:\.\d+)?"
-    r"|ISO 8601|\d+-bit|95 %|^#.*$|^\*Measured.*$|Llama-[\d.]+\w*|SmolLM2-\w+|\[\w+\]",
-    re.M,
-)
-
-
-def numbers(text: str) -> set[float]:
-    """All numbers in a text, `1,234.5` and `1e-3` alike."""
-    return {float(found.replace(",", "").rstrip(".")) for found in NUMBER.findall(text)}
-
-
-def sections(name: str) -> list[list[nbformat.NotebookNode]]:
-    """The cells of a notebook, divided at its level-2 headings."""
-    parts: list[list[nbformat.NotebookNode]] = [[]]
-    for cell in NOTEBOOKS[name].cells:
-        if cell.cell_type == "markdown" and re.search(r"^## ", cell.source, re.M):
-            parts.append([])
-        parts[-1].append(cell)
-    return parts
-
-
-@pytest.mark.parametrize("name", [name for name, given in GIVEN.items() if given])
-def test_numbers_in_prose_were_measured_or_cited(name):
-    """Each is in a claim of the notebook, or in code or output of the same section (and nbval checks the outputs)."""
-    claimed = " ".join(f"{claim.measured} {claim.statement} {claim.source}" for claim in GIVEN[name])
-    unknown = []
-    for cells in sections(name):
-        code = [cell for cell in cells if cell.cell_type == "code"]
-        outputs = [str(o.get("text") or o.get("data", {}).get("text/plain", "")) for c in code for o in c.outputs]
-        known = numbers(" ".join([claimed, *(cell.source.replace("_", "") for cell in code), *outputs]))
-        for cell in cells:
-            if cell.cell_type == "markdown":
-                found = numbers(NOT_QUOTED.sub(" ", cell.source)) - known
-                unknown += [f"{number:g} in: {cell.source[:80]}" for number in sorted(found)]
-    assert unknown == []

@@ -1,0 +1,248 @@
+"""Numbers in prose are recorded values: in all notebooks, the README and the datasheet."""
+
+import inspect
+import re
+from collections.abc import Iterator
+from statistics import fmean
+
+import nbformat
+import pytest
+
+from course_utils import chat, datafiles, evaluation, loading, machine, studies
+from course_utils.core.files import ROOT, notebooks
+from course_utils.course import datasheet
+from course_utils.course.claims_page import collect
+from course_utils.loading import cache
+from course_utils.studies.__main__ import STUDIES
+from tests.notebooks.prose_numbers import unknown_numbers, unnoticed
+
+NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in notebooks()}
+VERDICTS = {
+    path.stem: " ".join(f"{v.measured} {v.statement} {v.source}" for v in collect([path])) for path in notebooks()
+}
+DEFINITION, RULE, PUBLISHED = (
+    "a definition",
+    "a rule, stated before its verdict",
+    "published, with its source beside it",
+)
+COUNTED = "counted by the reader in what is printed just before"
+EXEMPT = {  # passages whose numbers nothing records, and why
+    "01_lora": {
+        "A 6×6 matrix": "the toy, whose size its code gives as 6, 6",
+        "the 6×6 matrix": "the toy",
+        "1/√64": "the toy's bound, printed by the next cell as a comparison",
+        "`4 n` bytes for the frozen weights, and 4 + 4 + 8 bytes": DEFINITION,
+        "over the 30 matrices": "the verdict says of how many the mean is",
+        "a step counter of 4 bytes": DEFINITION,
+        "24 training runs, 12 of each method": "twice the 12 that the verdict names",
+        "below the 24 GB of such a card": DEFINITION,
+        "`q_proj` of layer 15": "the name of studies.WATCHED",
+        "1 would be a perfect power law": DEFINITION,
+        "about 3, 10 or 30": "factors of the grid of rates that is printed above",
+        "between 5 and 20": RULE,
+        "has 8 significant bits": DEFINITION,
+        "by √2": "the toy's scaling, in its code as math.sqrt(2)",
+        "at most 5 % of the dates": RULE,
+        "stores the first 16": "as many as r, which the verdict names",
+        "and 0 if they are orthogonal": DEFINITION,
+        "(2 N² + 6 N r) / (3 N²)": "a formula, whose value the next cell prints",
+        "less than 70 %": RULE,
+    },
+    "02_peft": {
+        "4.9 of 139.4 million": "the printed counts, rounded to a million",
+        "`B` = 0 and IA³ at factors of 1": DEFINITION,
+        "of 4 bytes are 1.84 MB": "the printed bytes in MB",
+        "1.8 MB beside 538 MB": "the printed bytes in MB, and the size of the model",
+    },
+    "03_qlora": {
+        "16 levels": DEFINITION,
+        "15 evenly spaced levels": DEFINITION,
+        "between -1 and 1": DEFINITION,
+        "takes 8 quantiles on the positive side, 7 on the negative side": DEFINITION,
+        "7 negative values, an exact zero, and 8 positive ones": COUNTED,
+        "three sets of 16 (or 15) levels": DEFINITION,
+        "for every 64 weights, half a bit per weight. For 65 billion weights": DEFINITION,
+        "2 bytes per number": DEFINITION,
+        "that is 4 GB of constants": "65 billion half bits",
+        "less than a factor of 4": "the expectation that is to be disappointed",
+        "at most 16 different values": DEFINITION,
+        "saves 0.373 bits per weight": "the difference of the two numbers beside it",
+    },
+    "04_guanaco_sft": {
+        "about 80 % to train on, 10 % for choices on the way (validation), 10 % for": DEFINITION,
+        "so one answer is 6 points": "a hundred divided by the 16 questions",
+        "Guanaco used `r=64`, `lora_alpha=16`, a learning rate of 2e-4 and 1,875 steps of 16 conversations": PUBLISHED,
+    },
+    "README.md": {
+        "a download of about 3 GB, and about 6 GB on disk": "measured once, with pip, on Linux",
+        "it is about 2 GB on disk": "measured once, with pip, on Linux",
+        "24 runs on one narrow task": "two methods, four rates and three seeds of the study `dates`",
+    },
+    "data/README.md": {
+        "Random samples of 60 trees": "what was done once",
+        "427 worst replies": "what was done once",
+        "60 of 60 still leaves room: the 95 % interval (Wilson) is 94 to 100 %": "computed in test_data.py",
+        "seeds 0, 1 and 2": "those of the study, which is complete by test_studies.py",
+    },
+}
+
+
+def outputs(cells: list[nbformat.NotebookNode]) -> str:
+    """Code and its printed outputs; nbval compares those."""
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    shown = [str(o.get("text") or o.get("data", {}).get("text/plain", "")) for cell in code for o in cell.outputs]
+    return "\n".join([*(cell.source for cell in code), *shown])
+
+
+def sections(cells: list[nbformat.NotebookNode]) -> Iterator[list[nbformat.NotebookNode]]:
+    """The cells of a notebook, divided at its level-2 headings."""
+    part: list[nbformat.NotebookNode] = []
+    for cell in cells:
+        if cell.cell_type == "markdown" and re.search(r"^## ", cell.source, re.M) and part:
+            yield part
+            part = []
+        part.append(cell)
+    yield part
+
+
+def of_studies(*names: str) -> str:
+    """What the records of some studies say of their runs."""
+    lines = []
+    for name in names:
+        runs = studies.table(name)
+        trained, seeds = runs[runs["steps"] > 0], ", ".join(map(str, sorted(runs["seed"].unique())))
+        lines.append(f"{len(trained)} runs, {len(trained)} training runs, {runs['seed'].nunique()} seeds, seed {seeds}")
+        for column in ("steps", "batch_size", "lr", "r", "lora_alpha", "max_length", "examples"):
+            if column in runs:
+                lines += [f"{column} {n:g}, {n:g} {column}" for n in runs[column].dropna().unique()]
+        lines += [f"steps of {n} examples" for n in runs["batch_size"].unique()]
+        lines += [f"at most {n:g} tokens" for n in runs["max_length"].dropna().unique()]
+        lines += [f"within {STUDIES[name].scoring['max_new_tokens']} tokens"]
+    return "\n".join(lines)
+
+
+def of_the_default_model() -> str:
+    """Its configuration (`num_hidden_layers` and the like), its size, and what the cache says of fetching it."""
+    folder, source = loading.default_model_dir(), inspect.getsource(cache)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    parameters = (folder / cache.WEIGHTS).stat().st_size / 4  # fp32
+    config = (folder / "config.json").read_text(encoding="utf-8")
+    return f"{config} {source} {round(parameters / 1e6)} million parameters, {size / 1e9:.2f} GB"
+
+
+def of_the_profile() -> str:
+    size = machine.profile("cpu").batch_size
+    return f"steps of {size} examples, {size} at a time"
+
+
+def of_the_replies() -> str:
+    """How long the replies are that the study of their ranks learned from, in tokens with their end."""
+    tokenizer, recipe = loading.load_tokenizer(), STUDIES["reply_ranks"].recipes[0]
+    trees = datafiles.load_conversations(split="train")
+    pairs = [[chat.encode(chat.top_thread(t, worst=w)[:2], tokenizer) for w in (False, True)] for t in trees]
+    fitting = [pair for pair in pairs if max(len(example["input_ids"]) for example in pair) <= recipe.max_length]
+    labeled = [[sum(label != chat.IGNORE for label in example["labels"]) for example in pair] for pair in fitting]
+    best, worst = (fmean(column) for column in zip(*labeled, strict=True))
+    return f"{len(fitting)} first questions; the best replies are {best:.0f} tokens long, the worst {worst:.0f} tokens"
+
+
+def of_the_trained_conversations() -> str:
+    text = outputs(NOTEBOOKS["04_guanaco_sft"].cells)
+    examples = int(re.search(r"(\d+) to train on", text)[1])
+    size = machine.profile("cpu").batch_size
+    asked = re.search(r"questions = .*\[:(\d+)\]", text)[1]
+    limit = inspect.signature(evaluation.generate).parameters["max_new_tokens"].default
+    steps = f"{-(-examples // size)} steps, the last one with the {examples % size} left over"
+    return f"{steps}; {asked} questions; within {limit} tokens"
+
+
+FACTS = {
+    "01_lora": lambda: (
+        of_studies("dates") + of_the_default_model() + f"{len(datafiles.load_task('dates', 'test'))} test questions"
+    ),
+    "02_peft": of_the_profile,
+    "03_qlora": of_the_profile,
+    "04_guanaco_sft": lambda: "\n".join(
+        [of_studies("reply_ranks"), of_the_profile(), of_the_replies(), of_the_trained_conversations()]
+    ),
+}
+
+
+def without(text: str, name: str) -> str:
+    for passage in EXEMPT[name]:
+        text = text.replace(passage, " ")
+    return text
+
+
+def of_a_notebook(name: str) -> Iterator[tuple[str, str, str]]:
+    """The prose of each section; what is printed in it, with verdicts and facts; and what the whole notebook prints.
+
+    The last section looks back on all of them.
+    """
+    cells, facts = NOTEBOOKS[name].cells, f"{VERDICTS[name]}\n{FACTS[name]()}"
+    for part in sections(cells):
+        prose = "\n\n".join(cell.source for cell in part if cell.cell_type == "markdown")
+        yield without(prose, name), f"{facts}\n{outputs(part) or outputs(cells)}", outputs(cells)
+
+
+def of_the_readme() -> Iterator[tuple[str, str, str]]:
+    everything = "\n".join(outputs(notebook.cells) for notebook in NOTEBOOKS.values())
+    titles = " ".join(notebook.cells[0].source for notebook in NOTEBOOKS.values())
+    pins = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = re.search(r"<!-- claims -->.*<!-- /claims -->", text, re.DOTALL)[0]  # written by the press, and compared
+    facts = [*VERDICTS.values(), titles, pins, datasheet_text(), *(fact() for fact in FACTS.values())]
+    yield without(text.replace(table, ""), "README.md"), "\n".join([*facts, everything]), ""
+
+
+def datasheet_text() -> str:
+    others = sum(tree.lang != "en" for tree in datafiles.load_conversations())
+    return f"{datasheet.describe(loading.load_tokenizer())}\nEnglish but for {others} trees"
+
+
+def of_the_datasheet() -> Iterator[tuple[str, str, str]]:
+    """Its tables of studies are computed again in `test_data.py`, and its statistics in `datasheet`."""
+    text = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    text = re.sub(r"<!-- statistics -->.*<!-- /statistics -->", "", text, flags=re.DOTALL)
+    text = re.sub(r"^\|.*$", "", text, flags=re.MULTILINE)
+    yield without(text, "data/README.md"), "\n".join([datasheet_text(), of_studies(*STUDIES), of_the_replies()]), ""
+
+
+DOCUMENTS = {
+    **{name: lambda name=name: of_a_notebook(name) for name in NOTEBOOKS},
+    "README.md": of_the_readme,
+    "data/README.md": of_the_datasheet,
+}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_numbers_in_prose_were_measured_or_cited(name):
+    assert [around for part in DOCUMENTS[name]() for around in unknown_numbers(*part)] == []
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_a_wrong_number_is_found_out(name):
+    """Each number of a document is made wrong, one at a time: few wrong ones happen to have been measured elsewhere."""
+    passed, of = (sum(column) for column in zip(*(unnoticed(*part) for part in DOCUMENTS[name]()), strict=True))
+    assert of > 0
+    assert passed / of <= 0.2
+
+
+@pytest.mark.parametrize("name", EXEMPT)
+def test_every_exemption_is_needed(name):
+    """A passage that is not there, or whose numbers were measured after all, goes off the list."""
+    if name in NOTEBOOKS:
+        text = "\n\n".join(cell.source for cell in NOTEBOOKS[name].cells if cell.cell_type == "markdown")
+    else:
+        text = (ROOT / name).read_text(encoding="utf-8")
+    assert [passage for passage in EXEMPT[name] if passage not in text] == []
+
+
+def test_a_small_number_needs_its_own_company():
+    near = "steps=40, batch_size=8\nthe loss of 12 runs"
+    assert unknown_numbers("It takes 40 steps, and 12 runs.", near) == []
+    assert unknown_numbers("It takes 12 steps.", near) == ["It takes 12 steps."]
+    assert unknown_numbers("It takes 41 steps.", near) == ["It takes 41 steps."]
+    assert unknown_numbers("There are 4,884,480 of them, 0.967 each.", near, "4,884,480 x 0.967") == []
+    assert unknown_numbers("2 + 2 + 8 = 12 bytes", near) == []
+    assert len(unknown_numbers("2 + 2 + 8 = 13 bytes", near)) == 4
