@@ -6,7 +6,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import nn
-from transformers import PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from course_utils import chat, datafiles, loading
 
@@ -83,6 +83,18 @@ def toy_tokenizer(
         pattern = f"{start} $A {end}".strip()
         backend.post_processor = processors.TemplateProcessing(single=pattern, special_tokens=around)
     return PreTrainedTokenizerFast(tokenizer_object=backend, **names)
+
+
+def tiny(vocab_size: int = 64) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=vocab_size, num_key_value_heads=2, pad_token_id=0, **shape))
+
+
+def made_examples(count: int = 12) -> list[chat.Example]:
+    """Examples of different lengths, the first third of each masked."""
+    rows = [torch.randint(3, 64, (6 + n,), generator=torch.Generator().manual_seed(n)).tolist() for n in range(count)]
+    return [{"input_ids": row, "labels": [-100] * (len(row) // 3) + row[len(row) // 3 :]} for row in rows]
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ import torch
 from transformers import TrainerCallback
 
 from course_utils import loading, training
+from tests.conftest import made_examples, tiny
 from tests.test_sft import RECIPE, adapters
-from tests.test_training import made_examples, tiny
 
 
 class KeepFirstGradients(TrainerCallback):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import DataCollatorForLanguageModeling
 
-from course_utils import chat, chat_ui, datafiles
+from course_utils import chat, datafiles
 from course_utils.datafiles.trees import Message
 from tests.conftest import toy_tokenizer
 
@@ -103,8 +103,6 @@ def test_a_thread_without_turns_is_an_error(tokenizer):
     for use in (chat.encode, chat.render):
         with pytest.raises(ValueError, match="Thread has no turns"):
             use([], tokenizer)
-    with pytest.raises(ValueError, match="Thread has no turns"):
-        chat_ui.as_html([])
 
 
 def test_unknown_names_are_errors(tokenizer):
@@ -176,7 +174,6 @@ def test_other_names_of_the_two_speakers_are_understood(tokenizer, template, use
     shared = [{"from": turn["role"], "value": turn["content"], "role": None} for turn in renamed]
     for thread in (renamed, shared):
         assert chat.encode(thread, tokenizer, template) == chat.encode(THREAD, tokenizer, template)
-        assert chat_ui.as_html(thread).data == chat_ui.as_html(THREAD).data
 
 
 @pytest.mark.parametrize(
@@ -204,13 +201,6 @@ def test_chatml_has_a_system_turn_and_does_not_train_on_it(tokenizer):
     assert example["input_ids"] == own
     trained = [label for label in example["labels"] if label != chat.IGNORE]
     assert tokenizer.decode(trained).replace(" ", "") == "Hello.<|im_end|>Blue.<|im_end|>"
-
-
-def test_html_shows_every_role_with_its_line_breaks():
-    page = chat_ui.as_html([{"role": "tool", "content": "a < b\n    c"}, {"from": "gpt", "value": ""}]).data
-    assert "<b>tool</b><br>a &lt; b\n    c</div>" in page
-    assert "<b>assistant</b>" in page
-    assert page.count("white-space:pre-wrap") == 2
 
 
 NO_TEXT = [None, math.nan, 3, "", " \n\t", ["Hello."], [{"type": "text", "text": "Hello."}], "half \ud83d"]

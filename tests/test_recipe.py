@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from course_utils import batches, loading, training
 from course_utils.loading import cache
 from course_utils.training import LORA, Recipe, sft
-from tests.test_training import made_examples, tiny
+from tests.conftest import made_examples, tiny
 
 RECIPE = Recipe(lr=1e-2, steps=3, batch_size=2, seed=1)
 OF_THE_MODEL = {

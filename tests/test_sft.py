@@ -19,7 +19,7 @@ from course_utils import batches, chat, datafiles, evaluation, loading, training
 from course_utils.core.files import ROOT
 from course_utils.training import Recipe, adapter_config, checkpoints, sft
 from course_utils.training.sft import SupervisedSFTTrainer
-from tests.test_training import made_examples, tiny
+from tests.conftest import made_examples, tiny
 
 ADAPTER = {"peft_type": "LORA", "r": 4, "target_modules": ["q_proj", "v_proj"]}
 RECIPE = Recipe(adapter=ADAPTER, batch_size=4, lr=1e-2, steps=6)

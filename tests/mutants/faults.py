@@ -498,7 +498,7 @@ FAULTS = [
         "course_utils/batches.py",
         "{name: tensor.to(device) for name, tensor in batch.items()",
         "{name: tensor for name, tensor in batch.items()",
-        "tests/test_training.py::test_batches_go_to_where_the_model_lies",
+        "tests/test_batches.py::test_batches_go_to_where_the_model_lies",
     ),
     Fault(
         "the CPU profile puts models on the GPU",
