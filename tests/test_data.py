@@ -5,7 +5,6 @@ import doctest
 import io
 import itertools
 import json
-import os
 import re
 from collections import Counter
 from statistics import mean
@@ -17,8 +16,7 @@ from course_utils.core import files
 from course_utils.core.files import ROOT
 from course_utils.core.rows import read_rows
 from course_utils.course import datasheet
-from course_utils.datafiles import tasks
-from course_utils.datafiles.trees import SPLITS, split_of
+from course_utils.datafiles.trees import split_of
 
 TREES = datafiles.load_conversations()
 MESSAGES = [message for tree in TREES for message in tree.walk()]
@@ -228,50 +226,6 @@ def test_language_tags_are_plausible():
         assert scores[own] >= 0.8 * max(scores.values()), (tree.lang, tree.text)
 
 
-def test_tasks_are_those_that_the_writer_writes(tmp_path, monkeypatch):
-    shipped = files.data_dir() / "tasks"
-    monkeypatch.setattr(files, "data_dir", lambda: tmp_path)
-    tasks.main()
-    for path in shipped.glob("*.jsonl"):
-        assert path.read_bytes() == (tmp_path / "tasks" / path.name).read_bytes()
-
-
-@pytest.mark.parametrize("name", ["dates", "units", "records"])
-def test_task_sizes_and_no_prompt_twice(name):
-    splits = {split: datafiles.load_task(name, split) for split in SPLITS}
-    assert {split: len(rows) for split, rows in splits.items()} == {"train": 300, "validation": 60, "test": 60}
-    prompts = [row["prompt"] for rows in splits.values() for row in rows]
-    assert len(set(prompts)) == len(prompts)
-
-
-def test_task_answers_are_right():
-    """Dates against the calendar of the standard library, units against exact decimals, records against JSON."""
-    from datetime import date, datetime
-    from decimal import Decimal
-
-    factors = {"km m": 1000, "m cm": 100, "cm mm": 10, "kg g": 1000, "l ml": 1000, "t kg": 1000}
-    for split in SPLITS:
-        for row in datafiles.load_task("dates", split):
-            text = re.sub(r"(\d)(st|nd|rd|th)\b|\bthe |\bof |[.,]", r"\1", row["prompt"])
-            formats = ("%B %d %Y", "%d %B %Y", "%b %d %Y", "%d %b %Y")
-            parsed = [date_or_none(datetime, text, form) for form in formats]
-            assert date.fromisoformat(row["answer"]) in parsed, row
-        for row in datafiles.load_task("units", split):
-            number, big, small = re.search(r"([\d.]+) (\w+) (?:to|in) (\w+)[.?]", row["prompt"]).groups()
-            assert row["answer"] == f"{Decimal(number) * factors[f'{big} {small}']:.0f} {small}", row
-        for row in datafiles.load_task("records", split):
-            record = json.loads(row["answer"])
-            assert list(record) == ["item", "color", "quantity", "city"]
-            assert all(str(value) in row["prompt"] for value in record.values())
-
-
-def date_or_none(datetime, text: str, form: str):
-    try:
-        return datetime.strptime(text, form).date()
-    except ValueError:
-        return None
-
-
 def test_datasheet_quotes_the_statistics(tokenizer):
     assert datasheet.describe(tokenizer) in (ROOT / "data" / "README.md").read_text(encoding="utf-8")
 
@@ -325,16 +279,3 @@ def test_datasheet_quotes_the_ranking_study():
     nll, nll_half = intervals.mean_and_interval(gaps["answer_nll"])
     stop, stop_half = intervals.mean_and_interval(gaps["stop_rate"])
     assert f"| worst minus best, by seed | {nll:.3f} ± {nll_half:.3f} | {stop:.2f} ± {stop_half:.2f} |" in text
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "folder" / "page.html"
-    files.write_whole(path, "old")
-
-    def killed(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "replace", killed)
-    with pytest.raises(KeyboardInterrupt):
-        files.write_whole(path, "new")
-    assert path.read_text(encoding="utf-8") == "old"

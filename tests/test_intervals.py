@@ -86,3 +86,11 @@ def test_clearly_less_and_plus_minus():
     assert intervals.clearly_less("score", low, high)
     assert not intervals.clearly_less("score", high, low)
     assert not intervals.clearly_less("score", low, low)
+
+
+def test_intervals_that_overlap_decide_nothing():
+    """Their means alone would."""
+    low, high = pd.Series({"x": 1.0, "x_half": 0.6}), pd.Series({"x": 2.0, "x_half": 0.5})
+    assert not intervals.clearly_less("x", low, high)
+    assert not intervals.clearly_less("x", high, low)
+    assert intervals.clearly_less("x", low, pd.Series({"x": 2.5, "x_half": 0.5}))

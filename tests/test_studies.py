@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from course_utils import studies
+from course_utils import chat, datafiles, evaluation, studies, training
 from course_utils.core import files
 from course_utils.core.files import ROOT
 from course_utils.datafiles.trees import DataError
-from course_utils.studies import Study
+from course_utils.evaluation import Answer
+from course_utils.studies import Study, tasks
+from course_utils.studies import __main__ as command
 from course_utils.studies.__main__ import STUDIES
 from course_utils.training import LORA, Recipe
 
@@ -299,3 +301,39 @@ def opened_files(study: Study) -> set[str]:
     found = {file for loader, file in names.items() if loader in source}
     tasks = {f"{recipe.data}.jsonl" for recipe in study.recipes if "load_task" in source}
     return found | tasks
+
+
+def test_a_study_of_tasks_scores_rows_that_it_did_not_train_on(monkeypatch, tokenizer):
+    """And counts what is exactly right."""
+    trained, asked = [], []
+    solutions = [row["answer"] for row in datafiles.load_task("units", "validation")]
+
+    def generate(model, tokenizer, threads, **_):
+        asked.extend(threads)
+        return [Answer(solution, True) for solution in [*solutions[:59], "wrong"]]
+
+    monkeypatch.setattr(training, "prepare_model", lambda recipe: None)
+    monkeypatch.setattr(training, "fit", lambda model, examples, recipe: trained.extend(examples))
+    monkeypatch.setattr(evaluation, "generate", generate)
+    recipe = next(recipe for recipe in tasks.STUDY.recipes if recipe.data == "units" and recipe.steps)
+    assert tasks.STUDY.run(recipe) == {"rows": 60, "exact": 59}
+    assert trained == chat.encode_answers(datafiles.load_task("units", "train"), tokenizer)
+    assert asked == [chat.question(row["prompt"]) for row in datafiles.load_task("units", "validation")]
+
+
+def test_the_command_says_what_is_missing_and_makes_it(made, monkeypatch, capsys):
+    study, ran = made
+    studies.record(study, study.recipes[0])
+    monkeypatch.setattr(command, "STUDIES", {"made": study})
+    monkeypatch.setattr(sys, "argv", ["studies"])
+    command.main()
+    assert "made: 5 of 6 runs are missing, about 0.0 minutes each" in capsys.readouterr().out
+    assert ran == study.recipes
+    assert study.open() == []
+
+
+def test_the_command_names_the_studies_there_are(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["studies", "nothing"])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert "unknown study nothing; choose from dates, reply_ranks, tasks" in capsys.readouterr().err

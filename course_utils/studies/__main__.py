@@ -5,13 +5,22 @@ python -m course_utils.studies reply_ranks  # one of them
 """
 
 import argparse
+from statistics import median
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from course_utils.core import console
 from course_utils.studies import dates, record, reply_ranks, tasks
+from course_utils.studies.records import Study
 
 STUDIES = {module.STUDY.name: module.STUDY for module in (dates, reply_ranks, tasks)}
+
+
+def announced(study: Study) -> str:
+    """How much is to be done, and how long it may take, by the records that there are."""
+    minutes = [line["seconds"] / 60 for line in study.done()]
+    each = f", about {median(minutes):.1f} minutes each" if minutes else ""
+    return f"{study.name}: {len(study.open())} of {len(study.recipes)} runs are missing{each}"
 
 
 def main() -> None:
@@ -21,11 +30,13 @@ def main() -> None:
     names = parser.parse_args().names or list(STUDIES)
     if unknown := set(names) - set(STUDIES):
         parser.error(f"unknown study {', '.join(sorted(unknown))}; choose from {', '.join(STUDIES)}")
+    for name in names:
+        print(announced(STUDIES[name]))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=True)) as progress:
         for study in (STUDIES[name] for name in names):
-            waiting = study.open()
-            task = progress.add_task(study.name, total=len(study.recipes), completed=len(study.recipes) - len(waiting))
+            waiting, total = study.open(), len(study.recipes)
+            task = progress.add_task(study.name, total=total, completed=total - len(waiting))
             for recipe in waiting:
                 record(study, recipe)
                 progress.advance(task)

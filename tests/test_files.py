@@ -1,0 +1,40 @@
+"""Where the course lies is known in one place, and nothing is half-written."""
+
+import os
+
+import pytest
+
+from course_utils.core import files
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "folder" / "page.html"
+    files.write_whole(path, "old")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        files.write_whole(path, "new")
+    assert path.read_text(encoding="utf-8") == "old"
+
+
+def test_data_lies_inside_an_installed_package_and_beside_that_of_a_clone(monkeypatch, tmp_path):
+    monkeypatch.setattr(files, "ROOT", tmp_path)
+    monkeypatch.setattr(files, "PACKAGE", tmp_path / "course_utils")
+    assert files.data_dir() == tmp_path / "data"
+    (tmp_path / "course_utils" / "data").mkdir(parents=True)
+    assert files.data_dir() == tmp_path / "course_utils" / "data"
+
+
+def test_notebooks_are_those_with_a_number_in_their_order():
+    assert [path.stem for path in files.notebooks()] == ["01_lora", "02_peft", "03_qlora", "04_guanaco_sft"]
+
+
+def test_a_notebook_that_is_not_there_names_those_that_are(monkeypatch, tmp_path):
+    with pytest.raises(ValueError, match="no notebook '05'; choose from 01_lora, 02_peft"):
+        files.notebook("05")
+    monkeypatch.setattr(files, "ROOT", tmp_path)
+    with pytest.raises(ValueError, match="choose from none"):
+        files.notebook("01_lora")
