@@ -76,6 +76,12 @@ def test_accumulated_batches_equal_one_large_batch():
     assert trained(replace(whole, batch_size=2, accumulation=2)) == pytest.approx(trained(whole), rel=1e-4)
 
 
+def test_a_norm_of_zero_clips_nothing():
+    """As in transformers, where 0 means no clipping; torch would scale all gradients to nothing."""
+    assert trained(replace(RECIPE, max_grad_norm=0.0)) == trained(replace(RECIPE, max_grad_norm=1e9))
+    assert trained(replace(RECIPE, max_grad_norm=0.0)) != trained(replace(RECIPE, steps=0))
+
+
 def test_a_linear_schedule_equals_one_written_out():
     recipe = replace(RECIPE, schedule="linear", batch_order="sequential", batch_size=4, steps=4)
     torch.manual_seed(0)

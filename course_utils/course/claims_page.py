@@ -62,7 +62,7 @@ def page() -> str:
         "one small model, few steps, two CPU cores. ± is the half-width of a 95 % interval over seeds.",
         f"{len(given)} of {len(known)} claims have a verdict.",
         counts(given),
-        "Every kind has its own words, from best to worst:",
+        "Every kind has its own words:",
         table(("kind", "verdicts"), [(kind, " · ".join(words.values())) for kind, words in VERDICTS.items()]),
     ]
     for path in notebooks():

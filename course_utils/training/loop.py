@@ -104,7 +104,8 @@ def fit(
             value = _backward(model, parts, scaler)
             check_finite(value, step + 1, recipe.lr)
             scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(trainable, recipe.max_grad_norm)
+            if recipe.max_grad_norm:
+                nn.utils.clip_grad_norm_(trainable, recipe.max_grad_norm)
             scaler.step(optimizer)
             scaler.update()
             rates.step()

@@ -15,7 +15,9 @@ class Recipe:
 
     The plain loop and `sft_trainer` take one, a study is a grid over its fields, and a record stores all of them: two
     runs whose recipes differ in any field are two runs. Units: `max_length` in tokens, `batch_size` in examples of one
-    process, `steps` and `warmup_steps` in optimizer steps, of `accumulation` batches each.
+    process, `steps` and `warmup_steps` in optimizer steps, of `accumulation` batches each. Two things the loops do in
+    their own ways: what fills no batch at the end of a pass is left out by the plain loop, and a smaller batch in TRL;
+    and TRL takes biases and norms out of `weight_decay`.
 
     Args:
         model, revision, precision, compute_dtype: as `loading.load_model` takes them; the last by its name ("bf16").
@@ -27,6 +29,7 @@ class Recipe:
         batch_order: "random" (seeded, another order in each pass) or "sequential".
         schedule: of the learning rate `lr`, by its name in transformers ("constant", "linear", "cosine", ...).
         optim: by its name in transformers; the plain loop has AdamW alone.
+        max_grad_norm: gradients are clipped to this norm; 0 leaves them as they are.
         seed: of the adapter's random start, of the order of the data and of dropout.
 
     Raises:
