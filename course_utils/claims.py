@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from course_utils.core.rows import fail, short
-from course_utils.datafiles.collection import checked
+from course_utils.datafiles.collection import placed
 
 # What a claim can be about, and what a verdict then says, from the best to the worst that can be found.
 VERDICTS = {
@@ -46,15 +46,14 @@ def load_claims() -> dict[str, dict[str, Any]]:
     """The statements by id: `notebook`, `kind`, `statement`, `source`, and `surprise` on those that the README shows.
 
     Raises:
-        DataError: a field is missing, a kind is none of `VERDICTS`, or an id stands twice; names place and field.
+        DataError: a field is missing, a kind is none of `VERDICTS`, or an id stands twice; names line and field.
     """
     known = {}
-    for row in checked("claims.jsonl", "id", "notebook", "kind", "statement", "source"):
-        place = f"claims.jsonl, claim {row['id']}"
+    for place, row in placed("claims.jsonl", "id", "notebook", "kind", "statement", "source"):
         if row["kind"] not in VERDICTS:
             fail(place, "kind", f"unknown kind {short(row['kind'])}; choose from {', '.join(VERDICTS)}")
         if row["id"] in known:
-            fail(place, "id", "it stands there twice; give each claim an id of its own")
+            fail(place, "id", f"{short(row['id'])} stands there twice; give each claim an id of its own")
         known[row["id"]] = row
     return known
 

@@ -102,8 +102,8 @@ def test_an_unknown_claim_names_the_known_ones(made):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "guess"}, "claim run, field 'kind': unknown kind 'guess'; choose from run, exact, code"),
-        ({"id": "exact"}, "claim exact, field 'id': it stands there twice"),
+        ({"kind": "guess"}, "line 1, field 'kind': unknown kind 'guess'; choose from run, exact, code"),
+        ({"id": "exact"}, "line 2, field 'id': 'exact' stands there twice"),
         ({"source": ""}, "line 1, field 'source'"),
     ],
 )
@@ -136,7 +136,7 @@ def test_every_claim_has_a_verdict_or_is_owed():
     given = {each.id for found in GIVEN.values() for each in found}
     missing = set(load_claims()) - given
     assert not missing - OWED, "give them a verdict in their notebook (claims.verdict), and execute it again"
-    assert not OWED - missing, "they have a verdict now: take them off tests/fixtures/owed.txt"
+    assert not OWED - missing, "they have a verdict now, or are no claims: take them off tests/fixtures/owed.txt"
 
 
 def test_every_sentence_of_the_lesson_is_entered_and_only_those_may_be_owed():
@@ -144,3 +144,10 @@ def test_every_sentence_of_the_lesson_is_entered_and_only_those_may_be_owed():
     assert set(LESSON) <= set(load_claims())
     assert set(LESSON[9:]) >= OWED
     assert all(load_claims()[name]["source"].startswith("course lesson, ") for name in LESSON)
+
+
+def test_the_datasheet_explains_every_field_of_a_claim():
+    sheet = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    (line,) = [line for line in sheet.splitlines() if line.startswith("**`claims.jsonl`**: ")]
+    fields = {field for row in load_claims().values() for field in row}
+    assert {field for field in fields if f"`{field}`" not in line} == set()

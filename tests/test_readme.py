@@ -1,6 +1,7 @@
 """What README and CLAIMS say of the notebooks is what the notebooks say."""
 
 import base64
+import re
 
 import nbformat
 import pytest
@@ -16,6 +17,7 @@ PICTURES = {}
 for each in notebooks():
     PICTURES |= readme.pictures(nbformat.read(each, as_version=4))
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+OUT_OF_DATE = "it says other things than the executed notebooks and data/claims.jsonl: write it again with `make docs`"
 
 
 def test_verdicts_are_collected_from_what_a_notebook_displayed(monkeypatch, tmp_path):
@@ -41,8 +43,8 @@ def test_counts_are_those_of_the_verdicts():
 
 
 def test_claims_page_is_up_to_date():
-    """If not: `make docs` writes it."""
-    assert (ROOT / "CLAIMS.md").read_text(encoding="utf-8") == claims_page.page()
+    written = (ROOT / "CLAIMS.md").read_text(encoding="utf-8")
+    assert written == claims_page.page(), OUT_OF_DATE
 
 
 def test_claims_page_has_every_claim_once():
@@ -52,8 +54,7 @@ def test_claims_page_has_every_claim_once():
 
 
 def test_readme_is_up_to_date():
-    """If not: `make docs` writes it."""
-    assert marks.between(ROOT / "README.md", "claims") == readme.claims_part()
+    assert marks.between(ROOT / "README.md", "claims") == readme.claims_part(), OUT_OF_DATE
 
 
 def test_eight_claims_surprise_and_all_have_verdicts_of_several_kinds():
@@ -65,6 +66,11 @@ def test_eight_claims_surprise_and_all_have_verdicts_of_several_kinds():
 
 def test_readme_is_read_in_six_minutes():
     assert sum(any(map(str.isalnum, word)) for word in TEXT.split()) <= 1300
+
+
+def test_readme_names_the_commands_of_the_course():
+    for command in ("course", "test", "lab", "docs", "help"):
+        assert re.search(rf"\bmake {command}\b", TEXT), command
 
 
 @pytest.mark.parametrize("name", PICTURES)
@@ -80,15 +86,18 @@ def test_no_other_picture_lies_beside_the_notebooks():
 def made(*outputs: dict) -> nbformat.NotebookNode:
     cell = v4.new_code_cell("plot()", metadata={"tags": ["rtol=1e-3", "readme=shown"]})
     cell.outputs = [v4.new_output("display_data", data=data) for data in outputs]
-    return v4.new_notebook(cells=[v4.new_markdown_cell("# x"), cell])
+    return v4.new_notebook(cells=[v4.new_markdown_cell("# 09 · Title\n\nText"), cell])
 
 
 def test_a_picture_is_named_by_the_tag_of_its_cell():
     image = {"image/png": base64.b64encode(b"bytes").decode()}
     assert readme.pictures(made({"text/plain": "x"}, image)) == {"shown.png": b"bytes"}
     for outputs in ([], [image, image]):
-        with pytest.raises(ValueError, match=rf"Cell 1 with the tag 'readme=shown' has {len(outputs)} pictures"):
+        with pytest.raises(ValueError, match=rf"^09 · Title: cell 1 .* tag 'readme=shown' has {len(outputs)} pic"):
             readme.pictures(made(*outputs))
+    text = v4.new_notebook(cells=[v4.new_markdown_cell("# x", metadata={"tags": ["readme=shown"]})])
+    with pytest.raises(ValueError, match=r"^x: cell 0 .* has 0 pictures; it needs one\.$"):
+        readme.pictures(text)
 
 
 def test_documents_are_written_where_they_belong(monkeypatch, tmp_path):

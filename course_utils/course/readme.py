@@ -30,14 +30,16 @@ def pictures(notebook: nbformat.NotebookNode) -> dict[str, bytes]:
     """The pictures of a notebook that the README shows, by file name.
 
     Raises:
-        ValueError: a cell with such a tag has not exactly one picture.
+        ValueError: a cell with such a tag has not exactly one picture; names notebook and cell.
     """
-    found = {}
+    found, title = {}, notebook.cells[0].source.partition("\n")[0].lstrip("# ")
     for number, cell in enumerate(notebook.cells):
         for tag in cell.metadata.get("tags", []):
             if tag.startswith(TAG):
-                shown = [o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})]
+                shown = [o.data["image/png"] for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
                 if len(shown) != 1:
-                    raise ValueError(f"Cell {number} with the tag {tag!r} has {len(shown)} pictures; it needs one.")
+                    raise ValueError(
+                        f"{title}: cell {number} with the tag {tag!r} has {len(shown)} pictures; it needs one."
+                    )
                 found[f"{tag.removeprefix(TAG)}.png"] = base64.b64decode(shown[0])
     return found

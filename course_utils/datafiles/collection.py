@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from course_utils.core import files
-from course_utils.core.rows import DataError, check_text, fail, numbered, read_rows, short
+from course_utils.core.rows import DataError, Placed, check_text, fail, numbered, read_rows, short
 from course_utils.datafiles.trees import SPLITS, Message, build, split_of
 
 HUB_PREFIX = "hub:"
@@ -105,7 +105,11 @@ def named_file(kind: str, folder: str, file: str) -> Path:
 
 def checked(file: str, *fields: str) -> list[dict[str, Any]]:
     """The rows of a data file, each with text in all of `fields`, or, for those in `LISTS`, with a list of texts."""
-    rows = []
+    return [row for _, row in placed(file, *fields)]
+
+
+def placed(file: str, *fields: str) -> Iterator[Placed]:
+    """The rows that `checked` returns, each with its place."""
     for place, row in read_rows(files.data_dir() / file):
         if not isinstance(row, dict):
             fail(place, "(whole row)", f"expected a JSON object, found {short(row)}")
@@ -113,5 +117,4 @@ def checked(file: str, *fields: str) -> list[dict[str, Any]]:
             value = row.get(name)
             for text in value if name in LISTS and isinstance(value, list) and value else [value]:
                 check_text(place, name, text)
-        rows.append(row)
-    return rows
+        yield place, row

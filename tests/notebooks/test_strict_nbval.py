@@ -115,12 +115,12 @@ def test_tolerance_tag_and_stderr(outcomes):
     assert outcomes(made) == {"passed": 2}
 
 
-def test_the_ledger_repeats_a_measurement_without_comparing_it_again(outcomes):
+def test_the_list_of_verdicts_repeats_a_measurement_without_comparing_it_again(outcomes):
     """A claim is compared in the cell that measured it, with that cell's tolerance; verdicts are compared twice."""
-    source = f"display({{'text/plain': '1 holds', {VERDICTS_TYPE!r}: [{{'measured': '0.191'}}]}}, raw=True)"
-    output = v4.new_output("display_data", data={"text/plain": "1 holds", VERDICTS_TYPE: [{"measured": "0.195"}]})
+    source = f"display({{'text/plain': '1 seen here', {VERDICTS_TYPE!r}: [{{'measured': '0.191'}}]}}, raw=True)"
+    output = v4.new_output("display_data", data={"text/plain": "1 seen here", VERDICTS_TYPE: [{"measured": "0.195"}]})
     assert outcomes(cell(source, 1, output)) == {"passed": 2}
-    output.data["text/plain"] = "1 holds partly"
+    output.data["text/plain"] = "1 partly seen here"
     assert outcomes(cell(source, 1, output)).get("failed") == 1
 
 
