@@ -74,7 +74,7 @@ def test_every_file_opens_with_its_question_and_is_read_in_one_sitting(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 250
 
 
-@pytest.mark.parametrize("path", PACKAGE.glob("*/__init__.py"), ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*/__init__.py")), ids=lambda path: path.parent.name)
 def test_a_wings_door_only_hands_names_on(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     assert not any(isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Lambda)) for node in ast.walk(tree))
