@@ -2,14 +2,16 @@
 
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 
 from course_utils.chat import IGNORE, Example
 
 Batch = dict[str, torch.Tensor]
+WINDOW = 16  # batches: among so many, examples of like length are looked for
 
 
 def collate(examples: Sequence[Example], pad_token_id: int = 0) -> Batch:
@@ -58,18 +60,32 @@ def check_examples(examples: Sequence[Example]) -> None:
 def token_losses(model: nn.Module, batch: Batch) -> torch.Tensor:
     """Loss in nats of every supervised token of a batch, as one vector; the batch may lie on any device.
 
-    The logits are the largest tensor of a step (batch x length x vocabulary), and most positions have no label, so the
-    head is asked only for the columns that some row needs. Columns count from the end, because prompt tuning and its
-    kin put virtual tokens in front.
+    The logits are the largest tensor of a step (batch x length x vocabulary), and most positions have no label. So the
+    model's head is shown the hidden states of the supervised positions alone; the model's own code does the rest.
     """
     device = next(model.parameters()).device
-    labels = batch["labels"]
-    columns = (labels[:, 1:] != IGNORE).any(dim=0).nonzero().squeeze(1)  # column j predicts token j + 1
-    inputs = {name: tensor.to(device) for name, tensor in batch.items() if name != "labels"}
-    logits = model(**inputs, logits_to_keep=(columns - labels.shape[1]).to(device), use_cache=False).logits
-    targets = labels[:, columns + 1].to(logits.device)
+    targets = pad(batch["labels"][:, 1:], (0, 1), value=IGNORE)  # position j predicts token j + 1
     counted = targets != IGNORE
-    return cross_entropy(logits[counted].float(), targets[counted], reduction="none")
+    inputs = {name: tensor.to(device) for name, tensor in batch.items() if name != "labels"}
+    with _head_sees_only(counted, model):
+        logits = model(**inputs, use_cache=False).logits
+    if logits.dim() == 3:  # no head was found: all positions went through it
+        logits = _supervised(logits, counted)
+    return cross_entropy(logits.float(), targets[counted].to(logits.device), reduction="none")
+
+
+def _head_sees_only(counted: torch.Tensor, model: nn.Module) -> AbstractContextManager:
+    """While it lasts, the output layer is given rows, not (batch, length), if the model says which layer that is."""
+    bare = getattr(model, "module", model)  # several processes: the model inside DistributedDataParallel
+    head = bare.get_output_embeddings() if hasattr(bare, "get_output_embeddings") else None
+    if head is None:
+        return nullcontext()
+    return head.register_forward_pre_hook(lambda _, seen: (_supervised(seen[0], counted), *seen[1:]))
+
+
+def _supervised(values: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+    """The counted rows of (batch, length, width); prompt tuning and its kin put virtual tokens in front of them."""
+    return values[:, -counted.shape[1] :][counted.to(values.device)]
 
 
 def supervised_loss(model: nn.Module, batch: Batch, num_items: torch.Tensor | int | None = None) -> torch.Tensor:
@@ -89,9 +105,11 @@ def supervised_loss(model: nn.Module, batch: Batch, num_items: torch.Tensor | in
 
 
 def batches(examples: Sequence[Example], batch_size: int, seed: int, order: str = "random") -> Iterator[list[Example]]:
-    """Full batches without end; with the order "random", each pass over the data has its own, fixed by `seed`.
+    """Full batches without end; each pass over the data has its own order, fixed by `seed`.
 
-    What is left of a pass, and fills no batch, is left out of it. The order "sequential" is that of the examples.
+    "random" shuffles. "group_by_length" shuffles, too, and then puts examples of like length into one batch, which
+    saves padding. What is left of a pass, and fills no batch, is left out of it. "sequential" is the order of the
+    examples, in every pass.
 
     Raises:
         ValueError: the examples do not fill one batch.
@@ -102,11 +120,20 @@ def batches(examples: Sequence[Example], batch_size: int, seed: int, order: str 
         raise ValueError(
             f"{len(examples)} examples do not fill one batch of {batch_size}: lower batch_size, or pass more examples."
         )
-    return _passes(list(examples), batch_size, random.Random(seed) if order == "random" else None)
+    return _passes(list(examples), batch_size, random.Random(seed), order)
 
 
-def _passes(examples: list[Example], batch_size: int, shuffler: random.Random | None) -> Iterator[list[Example]]:
+def _passes(examples: list[Example], batch_size: int, rng: random.Random, order: str) -> Iterator[list[Example]]:
+    full = len(examples) - len(examples) % batch_size
     while True:
-        ordered = shuffler.sample(examples, len(examples)) if shuffler else examples
-        for start in range(0, len(ordered) - batch_size + 1, batch_size):
-            yield ordered[start : start + batch_size]
+        ordered = (examples if order == "sequential" else rng.sample(examples, len(examples)))[:full]
+        if order == "group_by_length":
+            ordered = _by_length_in_windows(ordered, WINDOW * batch_size)
+        cut = [ordered[start : start + batch_size] for start in range(0, full, batch_size)]
+        yield from rng.sample(cut, len(cut)) if order == "group_by_length" else cut
+
+
+def _by_length_in_windows(examples: list[Example], size: int) -> list[Example]:
+    """Sorting all of them would give every pass the same batches; inside windows, neighbors change with the pass."""
+    windows = [examples[start : start + size] for start in range(0, len(examples), size)]
+    return [example for window in windows for example in sorted(window, key=lambda one: len(one["input_ids"]))]

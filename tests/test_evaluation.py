@@ -1,15 +1,16 @@
 """Losses and generated answers against transformers and against one-at-a-time computation."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from course_utils import chat, datafiles, evaluation
-from course_utils.evaluation import NLL, Answer
+from course_utils.evaluation import NLL, Answer, losses
 from tests.conftest import toy_tokenizer, unchanged
 
 
@@ -108,6 +109,62 @@ def test_generation_in_a_batch_equals_one_at_a_time(model, tokenizer):
     assert tokenizer.padding_side == "right"
 
 
+def test_answers_are_those_of_transformers_and_rows_that_ended_leave(model, tokenizer, monkeypatch):
+    """Answers of 2 to 40 tokens; transformers itself carries the short ones along to the end."""
+    asked = ["Say yes.", "What is 2 + 2?", "Name a color.", "Tell me about the sea.", "What is the capital of France?"]
+    threads, sizes, forward = [chat.question(text) for text in asked], [], model.forward
+
+    def watched(*arguments: object, **options: torch.Tensor) -> object:
+        sizes.append(options["input_ids"].shape[0])
+        return forward(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "forward", watched)
+        found = evaluation.generate(model, tokenizer, threads, template="chatml", max_new_tokens=40)
+    end, ids = tokenizer.eos_token_id, [chat.encode_prompt(thread, tokenizer, "chatml") for thread in threads]
+    for answer, prompt in zip(found, ids, strict=True):
+        out = model.generate(
+            torch.tensor([prompt]), max_new_tokens=40, do_sample=False, eos_token_id=end, pad_token_id=0
+        )
+        tokens = out[0, len(prompt) :].tolist()
+        assert answer.stopped == (end in tokens)
+        assert answer.text == tokenizer.decode([t for t in tokens if t != end]).strip()
+    assert len({len(answer.text) for answer in found}) > 2
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] == 5 > sizes[-1], "those that ended have left"
+
+
+def test_prompts_of_like_length_share_a_batch_and_answers_keep_their_order(model, tokenizer, monkeypatch):
+    long = "Please tell me, in one word and nothing else at all, what the color of the sky is on a clear day in summer."
+    threads, widths, own = [chat.question(text) for text in (long, "Hi", long, "Hi")], [], model.generate
+
+    def watched(input_ids: torch.Tensor, **options: object) -> object:
+        widths.append(input_ids.shape[1])
+        return own(input_ids=input_ids, **options)
+
+    monkeypatch.setattr(model, "generate", watched)
+    options = {"template": "chatml", "max_new_tokens": 3, "batch_size": 2}
+    found = evaluation.generate(model, tokenizer, threads, **options)
+    assert min(widths) < max(widths) - 15
+    assert [found[0], found[1]] == [found[2], found[3]]
+    assert found[0] != found[1]
+
+
+@pytest.mark.parametrize("kind", ["prompt tuning", "prefix tuning", "LoRA"])
+def test_adapters_answer_as_they_do_one_at_a_time(kind):
+    tokenizer = toy_tokenizer(eos_token="</s>", pad_token="<s>")
+    config = {
+        "prompt tuning": PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM"),
+        "prefix tuning": PrefixTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM"),
+        "LoRA": LoraConfig(target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM"),
+    }[kind]
+    model = get_peft_model(tiny(), config)
+    threads = [chat.question("he"), chat.question("what the he said"), chat.question("the he he")]
+    together = evaluation.generate(model, tokenizer, threads, max_new_tokens=8)
+    assert together == [evaluation.generate(model, tokenizer, [one], max_new_tokens=8)[0] for one in threads]
+    assert any(answer.text for answer in together)
+
+
 def test_generation_says_whether_it_stopped(model, tokenizer):
     thread = chat.question("What is the capital of France?")
     long, short = (
@@ -160,6 +217,11 @@ def test_a_batch_without_labels_adds_nothing():
 # What reaches the model
 
 
+def answered(input_ids: torch.Tensor) -> SimpleNamespace:
+    """What `model.generate` returns when all rows have run to the length limit."""
+    return SimpleNamespace(sequences=torch.cat([input_ids, torch.zeros(len(input_ids), 64, dtype=torch.long)], dim=1))
+
+
 def asked_of(tokenizer, threads: list[list[chat.Turn]], template: str) -> list[list[int]]:
     """The rows that `generate` gives to a model, without padding."""
     model, rows = tiny(), []
@@ -167,7 +229,7 @@ def asked_of(tokenizer, threads: list[list[chat.Turn]], template: str) -> list[l
     def spy(input_ids: torch.Tensor, attention_mask: torch.Tensor, pad_token_id: int, **_: object) -> torch.Tensor:
         assert (input_ids[attention_mask == 0] == pad_token_id).all()
         rows.extend(row[mask == 1].tolist() for row, mask in zip(input_ids, attention_mask, strict=True))
-        return input_ids
+        return answered(input_ids)
 
     model.generate = spy
     evaluation.generate(model, tokenizer, threads, template=template)
@@ -190,7 +252,7 @@ def test_a_question_is_asked_as_it_was_trained_on(template, around):
 
 def test_general_text_starts_once_and_keeps_its_beginning(monkeypatch):
     seen = []
-    monkeypatch.setattr(evaluation, "nll", lambda model, examples: seen.append(examples))
+    monkeypatch.setattr(losses, "nll", lambda model, examples: seen.append(examples))
     plain = toy_tokenizer(bos_token="<s>", eos_token="</s>")
     ends = toy_tokenizer(bos_token="<s>", eos_token="</s>", start="<s>", end="</s>")
     ends.truncation_side = ends.padding_side = plain.truncation_side = "left"
@@ -232,7 +294,7 @@ def test_questions_go_to_the_models_device(monkeypatch):
 
     def spy(input_ids: torch.Tensor, attention_mask: torch.Tensor, **_: object) -> torch.Tensor:
         devices.extend([input_ids.device.type, attention_mask.device.type])
-        return torch.zeros(input_ids.shape, dtype=torch.long)
+        return answered(torch.zeros(input_ids.shape, dtype=torch.long))
 
     monkeypatch.setattr(model, "generate", spy)
     evaluation.generate(model, toy_tokenizer(eos_token="</s>", pad_token="<s>"), [chat.question("Hi?")])

@@ -112,7 +112,39 @@ def test_each_process_of_torchrun_has_its_own_gpu(pretend, monkeypatch):
 )
 def test_cpu_without_native_bf16_gets_fp32(monkeypatch, instructions, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
+    monkeypatch.setattr(machine, "_bf16_pays", lambda: True)
     assert machine.fast_dtype("cpu") == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(0.25, torch.bfloat16), (0.9, torch.float32), (1.9, torch.float32)],
+    ids=["AMX", "a hair faster", "AVX512-BF16 of a processor whose AMX is hidden"],
+)
+def test_native_bf16_is_taken_where_it_is_faster(monkeypatch, seconds, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    monkeypatch.setattr(machine, "_seconds", lambda dtype: seconds if dtype == torch.bfloat16 else 1.0)
+    machine._bf16_pays.cache_clear()
+    assert machine.fast_dtype("cpu") == expected
+    machine._bf16_pays.cache_clear()
+
+
+def test_a_matrix_product_is_timed_in_each_format():
+    assert 0 < machine._seconds(torch.float32) < 1
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc")
+def test_freed_memory_is_kept():
+    """In a process of its own: what a freed 200 MB tensor took stays resident, and without the call it does not."""
+    code = (
+        "import psutil, torch; from course_utils import machine; {}; big = torch.ones(50_000_000); del big; "
+        "print(psutil.Process().memory_info().rss)"
+    )
+    kept, given_back = (
+        int(subprocess.run([sys.executable, "-c", code.format(call)], capture_output=True, check=True).stdout)
+        for call in ("machine.keep_freed_memory()", "pass")
+    )
+    assert kept - given_back > 150e6
 
 
 def test_older_torch_cannot_tell_and_gets_fp32(monkeypatch):

@@ -151,7 +151,7 @@ def test_a_pattern_names_what_is_trained(asked):
         ({"lr": float("nan")}, "lr is nan"),
         ({"batch_size": 0}, "batch_size is 0; it has to be 1 or more"),
         ({"accumulation": 0}, "accumulation is 0"),
-        ({"batch_order": "sorted"}, "Unknown batch_order 'sorted'; choose from random, sequential"),
+        ({"batch_order": "sorted"}, "Unknown batch_order 'sorted'; choose from group_by_length, random, sequential"),
         ({"warmup_steps": 3}, "schedule 'constant' has no warmup; choose 'constant_with_warmup'"),
         ({"adapter": {"r": 4}}, "adapter has no 'peft_type'; start from training.LORA"),
         ({"adapter": LORA, "trainable": "norm"}, "leave out trainable, or the adapter"),

@@ -9,7 +9,7 @@ from course_utils import chat, datafiles, evaluation, loading, training
 from course_utils.studies.records import Study, grid
 from course_utils.training import LORA, Recipe
 
-DATES = Recipe(adapter=LORA, data="dates", lr=1e-3, steps=40)
+DATES = Recipe(adapter=LORA, data="dates", batch_order="random", lr=1e-3, steps=40)
 FULL = replace(DATES, adapter=None)
 SEEDS = [0, 1, 2]
 WATCHED = "model.layers.15.self_attn.q_proj"  # LoRA's paper looks at W_q of one layer, too (section 7)
@@ -33,7 +33,7 @@ def run(recipe: Recipe) -> dict[str, Any]:
         scores["losses"] = [round(loss, 4) for loss in history.losses]
         scores |= {"tokens": history.tokens, "train_seconds": round(history.seconds, 1)}
     questions = [chat.question(row["prompt"]) for row in rows["test"]]
-    answers = evaluation.generate(model, tokenizer, questions, max_new_tokens=SCORING["max_new_tokens"], batch_size=60)
+    answers = evaluation.generate(model, tokenizer, questions, max_new_tokens=SCORING["max_new_tokens"])
     scores |= {
         "accuracy": evaluation.accuracy(answers, [row["answer"] for row in rows["test"]]),
         "answer_nll": evaluation.nll(model, encoded["test"]).mean,

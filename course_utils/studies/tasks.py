@@ -20,7 +20,7 @@ def run(recipe: Recipe) -> dict[str, Any]:
     held_out = rows[SCORING["split"]]
     questions = [chat.question(row["prompt"]) for row in held_out]
     answers = evaluation.generate(
-        model, tokenizer, questions, template=recipe.template, max_new_tokens=SCORING["max_new_tokens"], batch_size=60
+        model, tokenizer, questions, template=recipe.template, max_new_tokens=SCORING["max_new_tokens"]
     )
     share = evaluation.accuracy(answers, [row["answer"] for row in held_out])
     return {"rows": len(held_out), "exact": round(share * len(held_out))}
@@ -28,7 +28,7 @@ def run(recipe: Recipe) -> dict[str, Any]:
 
 STUDY = Study(
     "tasks",
-    grid(Recipe(adapter=LORA, lr=1e-3, steps=60), data=TASKS, steps=[0, 60]),
+    grid(Recipe(adapter=LORA, batch_order="random", lr=1e-3, steps=60), data=TASKS, steps=[0, 60]),
     run,
     SCORING,
     tuple(f"tasks/{name}.jsonl" for name in TASKS),

@@ -12,6 +12,7 @@ from transformers import get_scheduler
 
 from course_utils.batches import Batch, batches, collate, supervised_loss
 from course_utils.chat import IGNORE, Example
+from course_utils.training.fast import fast_step
 from course_utils.training.recipe import Recipe
 
 
@@ -128,7 +129,8 @@ def _backward(model: nn.Module, parts: list[Batch], scaler: torch.amp.GradScaler
     items = None if len(parts) == 1 else sum(int((part["labels"][:, 1:] != IGNORE).sum()) for part in parts)
     value = 0.0
     for part in parts:
-        loss = supervised_loss(model, part, items)
+        with fast_step(model, part["input_ids"].shape[1]):
+            loss = supervised_loss(model, part, items)
         value += loss.item()
         scaler.scale(loss).backward()
     return value

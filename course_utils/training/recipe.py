@@ -6,7 +6,7 @@ from typing import Any
 from course_utils.loading.cache import NAME
 
 LORA = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
-ORDERS = ("random", "sequential")
+ORDERS = ("group_by_length", "random", "sequential")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,8 @@ class Recipe:
         data: what is learned from: a task of `data/tasks/`, or "conversations".
         subset: which part of the data, in the words of the study that divides it.
         template, train_on, max_length: as `chat.encode_all` takes them; what is longer is left out.
-        batch_order: "random" (seeded, another order in each pass) or "sequential".
+        batch_order: as `batches.batches` takes it: "group_by_length" or "random" (both fixed by the seed, and another
+            order in each pass), or "sequential".
         schedule: of the learning rate `lr`, by its name in transformers ("constant", "linear", "cosine", ...).
         optim: by its name in transformers; the plain loop has AdamW alone.
         max_grad_norm: gradients are clipped to this norm; 0 leaves them as they are.
@@ -50,7 +51,7 @@ class Recipe:
     steps: int
     batch_size: int = 8
     accumulation: int = 1
-    batch_order: str = "random"
+    batch_order: str = "group_by_length"
     lr: float
     schedule: str = "constant"
     warmup_steps: int = 0

@@ -20,6 +20,7 @@ from course_utils import machine
 from course_utils.batches import Batch, check_examples, supervised_loss
 from course_utils.chat import Example
 from course_utils.training import checkpoints
+from course_utils.training.fast import fast_step
 from course_utils.training.loop import History, check_finite, stopped
 from course_utils.training.prepare import adapter_config
 from course_utils.training.recipe import Recipe
@@ -60,7 +61,8 @@ class SupervisedSFTTrainer(SFTTrainer):
         """Mean loss in nats over the supervised tokens of this step, of all processes and accumulated batches."""
         if return_outputs:
             return super().compute_loss(model, inputs, True, num_items_in_batch)
-        loss = supervised_loss(model, inputs, num_items_in_batch)
+        with fast_step(model, inputs["input_ids"].shape[1]):
+            loss = supervised_loss(model, inputs, num_items_in_batch)
         if self.model.training:
             self.tokens_seen += int(inputs["attention_mask"].sum())
             check_finite(loss.item(), self.state.global_step + 1, self.args.learning_rate)
