@@ -18,10 +18,10 @@ def test_tasks_are_those_that_the_writer_writes(tmp_path, monkeypatch):
         assert path.read_bytes() == (tmp_path / "tasks" / path.name).read_bytes()
 
 
-@pytest.mark.parametrize("name", ["dates", "units", "records"])
-def test_task_sizes_and_no_prompt_twice(name):
+@pytest.mark.parametrize(("name", "test"), [("dates", 60), ("units", 60), ("records", 60), ("addition", 200)])
+def test_task_sizes_and_no_prompt_twice(name, test):
     splits = {split: datafiles.load_task(name, split) for split in SPLITS}
-    assert {split: len(rows) for split, rows in splits.items()} == {"train": 300, "validation": 60, "test": 60}
+    assert {split: len(rows) for split, rows in splits.items()} == {"train": 300, "validation": 60, "test": test}
     prompts = [row["prompt"] for rows in splits.values() for row in rows]
     assert len(set(prompts)) == len(prompts)
 
@@ -45,6 +45,15 @@ def test_task_answers_are_right():
             record = json.loads(row["answer"])
             assert list(record) == ["item", "color", "quantity", "city"]
             assert all(str(value) in row["prompt"] for value in record.values())
+
+
+def test_sums_are_right_and_no_sum_is_asked_the_other_way_round():
+    pairs = []
+    for row in (row for split in SPLITS for row in datafiles.load_task("addition", split)):
+        first, second = map(int, re.fullmatch(r"(\d{3}) \+ (\d{3}) =", row["prompt"]).groups())
+        assert row["answer"] == str(first + second)
+        pairs.append(frozenset((first, second)))
+    assert len(set(pairs)) == len(pairs)
 
 
 def date_or_none(datetime, text: str, form: str):

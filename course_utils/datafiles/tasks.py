@@ -1,7 +1,7 @@
 """What are the narrow tasks? Written by `python -m course_utils.datafiles.tasks`, and read.
 
-Each has 300 training, 60 validation and 60 test rows with an exact answer, and no prompt occurs twice. The writer is
-seeded, so it always writes the same files.
+Each has 300 training, 60 validation and 60 test rows with an exact answer (`addition` 200 test rows, for a finer
+scale), and no prompt occurs twice. The writer is seeded, so it always writes the same files.
 """
 
 import calendar
@@ -13,6 +13,7 @@ from course_utils.core import files
 from course_utils.datafiles.collection import checked, named_file
 
 SIZES = {"train": 300, "validation": 60, "test": 60}
+FINER = {**SIZES, "test": 200}
 MONTHS = list(calendar.month_name)[1:]
 ITEMS = "mugs lamps chairs plates towels candles baskets pillows frames clocks bowls rugs".split()
 COLORS = "red blue green white black yellow gray brown".split()
@@ -83,19 +84,29 @@ def records(rng: random.Random) -> tuple[str, str]:
     return sentence, json.dumps(answer)
 
 
-def make(task: Callable[[random.Random], tuple[str, str]], seed: int) -> list[dict[str, str]]:
+def addition(rng: random.Random) -> tuple[str, str]:
+    """Two numbers of three digits -> their sum, of three digits as well."""
+    total = rng.randint(200, 999)
+    first = rng.randint(100, total - 100)
+    return f"{first} + {total - first} =", str(total)
+
+
+def make(
+    task: Callable[[random.Random], tuple[str, str]], seed: int, sizes: dict[str, int] = SIZES
+) -> list[dict[str, str]]:
     """All examples of a task, without repeated prompts, each with its split."""
     rng, answers = random.Random(seed), {}
-    while len(answers) < sum(SIZES.values()):
+    while len(answers) < sum(sizes.values()):
         prompt, answer = task(rng)
         answers.setdefault(prompt, answer)
-    splits = [split for split, size in SIZES.items() for _ in range(size)]
+    splits = [split for split, size in sizes.items() for _ in range(size)]
     return [{"split": s, "prompt": p, "answer": a} for s, (p, a) in zip(splits, answers.items(), strict=True)]
 
 
 def main() -> None:
-    for seed, task in enumerate((dates, units, records)):
-        lines = [json.dumps(example, ensure_ascii=False) + "\n" for example in make(task, seed)]
+    for seed, task in enumerate((dates, units, records, addition)):
+        rows = make(task, seed, FINER if task is addition else SIZES)
+        lines = [json.dumps(example, ensure_ascii=False) + "\n" for example in rows]
         files.write_whole(files.data_dir() / "tasks" / f"{task.__name__}.jsonl", "".join(lines))
 
 

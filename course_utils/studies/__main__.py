@@ -9,11 +9,12 @@ from statistics import median
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from course_utils import machine
 from course_utils.core import console
-from course_utils.studies import dates, record, reply_ranks, tasks
+from course_utils.studies import dates, equal_quality, off_ceiling, record, reply_ranks, tasks
 from course_utils.studies.records import Study
 
-STUDIES = {module.STUDY.name: module.STUDY for module in (dates, reply_ranks, tasks)}
+STUDIES = {module.STUDY.name: module.STUDY for module in (dates, reply_ranks, tasks, off_ceiling, equal_quality)}
 
 
 def announced(study: Study) -> str:
@@ -25,6 +26,7 @@ def announced(study: Study) -> str:
 
 def main() -> None:
     console.accept_all()
+    machine.keep_freed_memory()
     parser = argparse.ArgumentParser(prog="python -m course_utils.studies", description="Run studies.")
     parser.add_argument("names", nargs="*", help=f"of {', '.join(STUDIES)}; all by default")
     names = parser.parse_args().names or list(STUDIES)

@@ -1,0 +1,131 @@
+"""How fast is a training step, beside stock TRL and a plain PEFT loop, in one interleaved run?
+
+Every variant trains in a process of its own, and they take turns: two steps each, in three rounds, so that a machine
+that is slow for a while is slow for all. All of them train once on the same conversations.
+"""
+
+import multiprocessing
+import sys
+from dataclasses import asdict, dataclass, replace
+from multiprocessing.connection import Connection
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from course_utils import loading, machine, memory, studies
+from course_utils.studies import equal_quality
+from course_utils.studies.equal_quality import VARIANTS
+from course_utils.training import Recipe
+
+ROUNDS, STEPS = 3, 2  # a round is so many steps of each variant
+KINDS = {  # dtype and method of a row, and the fields of the recipe that make it
+    ("fp32", "lora"): {"precision": "fp32"},
+    ("bf16", "lora"): {"precision": "bf16"},
+    ("bf16", "qlora"): {"precision": "nf4-dq", "compute_dtype": "bf16"},
+}
+CONVERSATIONS = replace(equal_quality.CONVERSATIONS, max_length=128, steps=ROUNDS * STEPS)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant. Speeds are tokens in all, without padding, over seconds in all; bytes are of the whole process."""
+
+    variant: str
+    dtype: str
+    method: str
+    tokens_per_second: float
+    supervised_tokens_per_second: float
+    round_seconds: list[float]
+    peak_bytes: int
+    heldout_nll: float | None
+    machine: str
+
+
+def measure(dtype: str, method: str, variants: tuple[str, ...] = tuple(VARIANTS)) -> list[Row]:
+    """The rows of one dtype and method; each of `ROUNDS` rounds lets every variant make `STEPS` steps."""
+    context = multiprocessing.get_context("spawn")
+    workers = {}
+    for variant in variants:
+        recipe = replace(CONVERSATIONS, **VARIANTS[variant], **KINDS[dtype, method])
+        here, there = context.Pipe()
+        process = context.Process(target=_work, args=(recipe, there), daemon=True)
+        process.start()
+        here.recv()  # it is ready: the next one loads while this one waits
+        workers[variant] = (process, here)
+    seconds: dict[str, list[float]] = {variant: [] for variant in variants}
+    for _ in range(ROUNDS):
+        for variant, (_, connection) in workers.items():
+            connection.send("go")
+            seconds[variant].append(connection.recv())
+    rows = []
+    for variant, (process, connection) in workers.items():
+        found = connection.recv()
+        process.join()
+        spent = sum(seconds[variant])
+        rows.append(
+            Row(
+                variant,
+                dtype,
+                method,
+                tokens_per_second=round(found["tokens"] / spent, 1),
+                supervised_tokens_per_second=round(found["supervised"] / spent, 1),
+                round_seconds=[round(each, 2) for each in seconds[variant]],
+                peak_bytes=found["peak_bytes"],
+                heldout_nll=heldout_nll(variant, dtype) if method == "lora" else None,
+                machine=machine.describe(),
+            )
+        )
+    return rows
+
+
+def heldout_nll(variant: str, dtype: str) -> float | None:
+    """Of the study `equal_quality`: the mean over its seeds at the learning rate of 1e-3; None where it has no run."""
+    table = studies.table("equal_quality")
+    found = table[(table.variant == variant) & (table.precision == dtype) & (table.lr == 1e-3)].heldout_nll
+    return round(float(found.mean()), 4) if len(found) else None
+
+
+def _work(recipe: Recipe, connection: Connection) -> None:
+    """One variant in its own process: trains, and waits for its turn before the first step and after each round."""
+    if equal_quality.variant(recipe) == "ours":
+        machine.keep_freed_memory()
+    tokenizer = loading.load_tokenizer()
+    examples = some_conversations(tokenizer, recipe)
+    shortest = sorted(examples, key=lambda example: len(example["input_ids"]))[: recipe.batch_size]
+    equal_quality.train(replace(recipe, steps=1), tokenizer, shortest)  # what a process does once is not timed
+    started = 0.0
+
+    def turn(step: int, _: float) -> None:
+        nonlocal started
+        if (step + 1) % STEPS:
+            return
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        connection.send(perf_counter() - started if step >= 0 else 0.0)
+        if step + 1 < recipe.steps:
+            connection.recv()
+            started = perf_counter()
+
+    with memory.measure() as peak:
+        equal_quality.train(recipe, tokenizer, examples, on_step=turn)
+    tokens = sum(len(example["input_ids"]) for example in examples)
+    supervised = sum(label != -100 for example in examples for label in example["labels"][1:])
+    connection.send({"tokens": tokens, "supervised": supervised, "peak_bytes": peak.peak})
+
+
+def some_conversations(tokenizer: Any, recipe: Recipe) -> list[Any]:
+    """As many as the steps take, evenly over the training set."""
+    fitting = equal_quality.conversations(tokenizer, recipe)["train"]
+    wanted = recipe.steps * recipe.batch_size
+    return [fitting[index * len(fitting) // wanted] for index in range(wanted)]
+
+
+def main() -> list[dict[str, Any]]:
+    rows = []
+    for dtype, method in KINDS:
+        if dtype == "bf16" and not machine.has_native_bf16():
+            print(f"{dtype} {method}: left out, this machine has no bfloat16 of its own", file=sys.stderr)
+            continue
+        rows += [asdict(row) for row in measure(dtype, method)]
+    return rows
