@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help install model course lab test studies docs mutants clean
+.PHONY: help install model course lab test studies docs bench mutants clean
 
 help:  ## list these commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -36,6 +36,9 @@ studies: model  ## run the long experiments whose records are in data/studies/ (
 
 docs: model  ## write the generated parts of README, CLAIMS, CONTRIBUTING and the datasheet (runs no notebook)
 	@$(BIN)/python -m course_utils.course --docs
+
+bench: model  ## time the training step beside stock TRL and a plain PEFT loop (12 min); build/bench.json
+	@$(BIN)/python -m tests.bench
 
 mutants: model  ## break the code on purpose, fault by fault, and show which test goes red
 	@$(BIN)/python -m tests.mutants

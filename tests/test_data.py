@@ -17,6 +17,7 @@ from course_utils.core.files import ROOT
 from course_utils.core.rows import read_rows
 from course_utils.course import datasheet
 from course_utils.datafiles.trees import split_of
+from course_utils.studies.__main__ import STUDIES
 
 TREES = datafiles.load_conversations()
 MESSAGES = [message for tree in TREES for message in tree.walk()]
@@ -279,3 +280,15 @@ def test_datasheet_quotes_the_ranking_study():
     nll, nll_half = intervals.mean_and_interval(gaps["answer_nll"])
     stop, stop_half = intervals.mean_and_interval(gaps["stop_rate"])
     assert f"| worst minus best, by seed | {nll:.3f} ± {nll_half:.3f} | {stop:.2f} ± {stop_half:.2f} |" in text
+
+
+def test_datasheet_quotes_the_pilot_and_what_is_under_way():
+    text = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    names = {"base": "untrained, after eight examples", "lora": "LoRA, 1e-3", "full": "full fine-tuning, 1e-4"}
+    for run in studies.table("off_ceiling").itertuples():
+        _, low, high = intervals.share_and_interval(run.exact, run.rows)
+        share = f"{run.exact} of {run.rows}: {low:.0%} to {high:.0%}".replace("%", "", 1).replace("%", " %")
+        assert f"| {names[run.method]} | {share} |" in text
+        assert (low > 0.04) if run.method == "base" else (0.3 < low < high < 0.9), "the rule"
+    study = STUDIES["equal_quality"]
+    assert f"{len(study.done())} of its {len(study.recipes)} runs are there" in text

@@ -85,10 +85,10 @@ def records(rng: random.Random) -> tuple[str, str]:
 
 
 def addition(rng: random.Random) -> tuple[str, str]:
-    """Two numbers of three digits -> their sum, of three digits as well."""
+    """Two numbers of three digits, the larger first, so that no sum is asked twice -> their sum, of three digits."""
     total = rng.randint(200, 999)
-    first = rng.randint(100, total - 100)
-    return f"{first} + {total - first} =", str(total)
+    smaller = rng.randint(100, total // 2)
+    return f"{total - smaller} + {smaller} =", str(total)
 
 
 def make(

@@ -9,7 +9,7 @@ from course_utils import chat, datafiles, evaluation, loading, training
 from course_utils.studies.records import Study, grid
 from course_utils.training import LORA, Recipe
 
-DATES = Recipe(adapter=LORA, data="dates", batch_order="random", lr=1e-3, steps=40)
+DATES = Recipe(adapter=LORA, data="dates", lr=1e-3, steps=40)
 FULL = replace(DATES, adapter=None)
 SEEDS = [0, 1, 2]
 WATCHED = "model.layers.15.self_attn.q_proj"  # LoRA's paper looks at W_q of one layer, too (section 7)

@@ -22,7 +22,9 @@ from course_utils.training import LORA, History, Recipe
 from course_utils.training.sft import FROM_RECIPE
 
 OnStep = Callable[[int, float], None]
-CONVERSATIONS = Recipe(adapter=LORA, data="conversations", max_length=320, steps=60, lr=1e-4)
+CONVERSATIONS = Recipe(
+    adapter=LORA, data="conversations", max_length=320, batch_order="group_by_length", steps=60, lr=1e-4
+)
 VARIANTS = {  # whose loop it is, and the fields of the recipe in which its defaults differ from the course's
     "ours": {},
     "stock_trl": {"batch_order": "random", "optim": "adamw_torch_fused"},

@@ -7,9 +7,7 @@ from course_utils.studies.dates import SEEDS
 from course_utils.studies.records import Study, grid
 from course_utils.training import LORA, Recipe
 
-RANKS = Recipe(
-    adapter=LORA, data="conversations", subset="best", max_length=96, batch_order="random", lr=1e-3, steps=25
-)
+RANKS = Recipe(adapter=LORA, data="conversations", subset="best", max_length=96, lr=1e-3, steps=25)
 SCORING = {"max_new_tokens": 96}
 
 

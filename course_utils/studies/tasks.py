@@ -28,7 +28,7 @@ def run(recipe: Recipe) -> dict[str, Any]:
 
 STUDY = Study(
     "tasks",
-    grid(Recipe(adapter=LORA, batch_order="random", lr=1e-3, steps=60), data=TASKS, steps=[0, 60]),
+    grid(Recipe(adapter=LORA, lr=1e-3, steps=60), data=TASKS, steps=[0, 60]),
     run,
     SCORING,
     tuple(f"tasks/{name}.jsonl" for name in TASKS),

@@ -51,7 +51,7 @@ class Recipe:
     steps: int
     batch_size: int = 8
     accumulation: int = 1
-    batch_order: str = "group_by_length"
+    batch_order: str = "random"
     lr: float
     schedule: str = "constant"
     warmup_steps: int = 0
