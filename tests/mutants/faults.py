@@ -1124,4 +1124,18 @@ FAULTS = [
         "for index in by_length]",
         "tests/test_evaluation.py::test_prompts_of_like_length_share_a_batch_and_answers_keep_their_order",
     ),
+    Fault(
+        "stock TRL is measured without what slows it",
+        "course_utils/studies/equal_quality.py",
+        "gradient_checkpointing=not tuned",
+        "gradient_checkpointing=False",
+        "tests/test_equal_quality.py::test_stock_trl_is_stock",
+    ),
+    Fault(
+        "the pilot's seed is one of the studies",
+        "course_utils/studies/off_ceiling.py",
+        "PILOT_SEED = 9",
+        "PILOT_SEED = 0",
+        "tests/test_studies.py::test_no_other_study_has_the_seed_of_the_pilot",
+    ),
 ]
