@@ -104,12 +104,23 @@ def supervised_loss(model: nn.Module, batch: Batch, num_items: torch.Tensor | in
     return losses.sum() / (losses.numel() if num_items is None else num_items)
 
 
+def mean_items(examples: Sequence[Example], order: str) -> float | None:
+    """Supervised tokens of an average example, if the order weights its steps by their tokens; else None.
+
+    In random batches, short and long examples are mixed, and the mean over a batch treats all tokens nearly alike. In
+    batches of like length it would not: a token of a short example would count for many of a long one.
+    """
+    if order != "group_by_length":
+        return None
+    return sum(label != IGNORE for example in examples for label in example["labels"][1:]) / len(examples)
+
+
 def batches(examples: Sequence[Example], batch_size: int, seed: int, order: str = "random") -> Iterator[list[Example]]:
     """Full batches without end; each pass over the data has its own order, fixed by `seed`.
 
     "random" shuffles. "group_by_length" shuffles, too, and then puts examples of like length into one batch, which
-    saves padding. What is left of a pass, and fills no batch, is left out of it. "sequential" is the order of the
-    examples, in every pass.
+    saves padding; its steps are weighted (`mean_items`). "sequential" is the order of the examples, in every pass.
+    What is left of a pass, and fills no batch, is left out of it.
 
     Raises:
         ValueError: the examples do not fill one batch.

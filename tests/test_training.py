@@ -1,6 +1,7 @@
 """The plain loop, against PyTorch written out."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -79,3 +80,22 @@ def test_a_loss_that_is_no_number_stops_the_run_at_its_step(monkeypatch, value):
 
 def test_a_run_of_no_steps_has_no_speed():
     assert training.History().tokens_per_second == 0
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_grouped_steps_weigh_every_token_alike(monkeypatch, accumulation):
+    """Steps without a memory that are too small to feel each other add up to one step on everything."""
+    one, examples = tiny(), made_examples(24)
+    many = copy.deepcopy(one)
+    monkeypatch.setattr(torch.optim, "AdamW", torch.optim.SGD)
+    steps = 12 // accumulation
+    whole = Recipe(steps=1, lr=1e-3 * steps, batch_size=24, max_grad_norm=0)
+    training.fit(one, examples, whole)
+    grouped = Recipe(steps=steps, lr=1e-3, batch_size=2, accumulation=accumulation, max_grad_norm=0)
+    start = {name: p.detach().clone() for name, p in many.named_parameters()}
+    training.fit(many, examples, replace(grouped, batch_order="group_by_length"))
+    apart, moved = (
+        torch.cat([(new - old).flatten() for new, old in zip(ours, others, strict=True)]).norm()
+        for ours, others in ((many.parameters(), one.parameters()), (one.parameters(), start.values()))
+    )
+    assert apart < 0.02 * moved

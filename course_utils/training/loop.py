@@ -10,7 +10,7 @@ from torch import nn
 from tqdm import tqdm
 from transformers import get_scheduler
 
-from course_utils.batches import Batch, batches, collate, supervised_loss
+from course_utils.batches import Batch, batches, collate, mean_items, supervised_loss
 from course_utils.chat import IGNORE, Example
 from course_utils.training.fast import fast_step
 from course_utils.training.recipe import Recipe
@@ -91,6 +91,7 @@ def fit(
         raise ValueError(f"The plain loop has no optimizer {recipe.optim!r}; use 'adamw_torch', or sft_trainer.")
     trainable = trainable_parameters(model)
     source = batches(examples, recipe.batch_size, recipe.seed, recipe.batch_order)
+    usual = (mean_items(examples, recipe.batch_order) or 0.0) * recipe.batch_size * recipe.accumulation
     torch.manual_seed(recipe.seed)
     optimizer = torch.optim.AdamW(trainable, lr=recipe.lr, weight_decay=recipe.weight_decay)
     rates = get_scheduler(recipe.schedule, optimizer, recipe.warmup_steps, recipe.steps)
@@ -102,7 +103,7 @@ def fit(
     with tqdm(total=recipe.steps, unit="step", ncols=78, mininterval=1.0) as bar:
         for step in range(recipe.steps):
             parts = [collate(next(source)) for _ in range(recipe.accumulation)]
-            value = _backward(model, parts, scaler)
+            value = _backward(model, parts, scaler, usual)
             check_finite(value, step + 1, recipe.lr)
             scaler.unscale_(optimizer)
             if recipe.max_grad_norm:
@@ -121,16 +122,19 @@ def fit(
     return history
 
 
-def _backward(model: nn.Module, parts: list[Batch], scaler: torch.amp.GradScaler) -> float:
+def _backward(model: nn.Module, parts: list[Batch], scaler: torch.amp.GradScaler, usual: float) -> float:
     """Gradients of the mean loss over the supervised tokens of all parts; returns that loss, in nats.
 
     With one part, its own number of tokens divides. The value is asked for once: on a GPU each call waits for it.
+    `usual` tokens have gradients of full weight, fewer have less; 0: all steps weigh the same.
     """
-    items = None if len(parts) == 1 else sum(int((part["labels"][:, 1:] != IGNORE).sum()) for part in parts)
+    found = sum(int((part["labels"][:, 1:] != IGNORE).sum()) for part in parts)
+    items = None if len(parts) == 1 else found
+    weight = found / usual if usual else 1.0
     value = 0.0
     for part in parts:
         with fast_step(model, part["input_ids"].shape[1]):
             loss = supervised_loss(model, part, items)
         value += loss.item()
-        scaler.scale(loss).backward()
+        scaler.scale(weight * loss).backward()
     return value

@@ -17,8 +17,8 @@ from transformers.training_args import ParallelMode
 from trl import SFTConfig, SFTTrainer
 
 from course_utils import machine
-from course_utils.batches import Batch, check_examples, supervised_loss
-from course_utils.chat import Example
+from course_utils.batches import Batch, check_examples, mean_items, supervised_loss
+from course_utils.chat import IGNORE, Example
 from course_utils.training import checkpoints
 from course_utils.training.fast import fast_step
 from course_utils.training.loop import History, check_finite, stopped
@@ -46,6 +46,7 @@ class SupervisedSFTTrainer(SFTTrainer):
 
     tokens_seen = 0  # by this process
     has_run = False
+    mean_items: float | None = None  # see batches.mean_items
 
     def __init__(self, **options: Any) -> None:
         self.in_16_bits: list[tuple[nn.Parameter, torch.dtype]] = []  # see _train_in_fp32
@@ -66,9 +67,22 @@ class SupervisedSFTTrainer(SFTTrainer):
         if self.model.training:
             self.tokens_seen += int(inputs["attention_mask"].sum())
             check_finite(loss.item(), self.state.global_step + 1, self.args.learning_rate)
+            loss = self._weighted(loss, inputs, num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # the items are everybody's, and DDP averages the gradients
         return loss
+
+    def _weighted(self, loss: torch.Tensor, inputs: Batch, num_items: torch.Tensor | int | None) -> torch.Tensor:
+        """The same value, which is what the log shows, with gradients that weigh as many tokens as the step has."""
+        if self.mean_items is None:
+            return loss
+        if num_items is None:
+            found, examples = (inputs["labels"][:, 1:] != IGNORE).sum(), len(inputs["labels"])
+        else:
+            found, examples = num_items, self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
+            examples *= self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+        weight = found / (self.mean_items * examples)
+        return loss.detach() + weight * (loss - loss.detach())
 
     def _save_checkpoint(self, *arguments: object) -> None:
         """A finite loss can have an infinite gradient: parameters are looked at before they go into a checkpoint."""
@@ -166,6 +180,7 @@ def sft_trainer(
         peft_config=adapter_config(recipe),
     )
     trainer.recipe = recipe
+    trainer.mean_items = mean_items(examples, recipe.batch_order)
     _train_in_fp32(trainer)
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
