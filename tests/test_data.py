@@ -17,7 +17,6 @@ from course_utils.core.files import ROOT
 from course_utils.core.rows import read_rows
 from course_utils.course import datasheet
 from course_utils.datafiles.trees import split_of
-from course_utils.studies.__main__ import STUDIES
 
 TREES = datafiles.load_conversations()
 MESSAGES = [message for tree in TREES for message in tree.walk()]
@@ -282,7 +281,7 @@ def test_datasheet_quotes_the_ranking_study():
     assert f"| worst minus best, by seed | {nll:.3f} ± {nll_half:.3f} | {stop:.2f} ± {stop_half:.2f} |" in text
 
 
-def test_datasheet_quotes_the_pilot_and_what_is_under_way():
+def test_datasheet_quotes_the_pilot():
     text = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
     names = {"base": "untrained, after eight examples", "lora": "LoRA, 1e-3", "full": "full fine-tuning, 1e-4"}
     for run in studies.table("off_ceiling").itertuples():
@@ -290,5 +289,15 @@ def test_datasheet_quotes_the_pilot_and_what_is_under_way():
         share = f"{run.exact} of {run.rows}: {low:.0%} to {high:.0%}".replace("%", "", 1).replace("%", " %")
         assert f"| {names[run.method]} | {share} |" in text
         assert (low > 0.04) if run.method == "base" else (0.3 < low < high < 0.9), "the rule"
-    study = STUDIES["equal_quality"]
-    assert f"{len(study.done())} of its {len(study.recipes)} runs are there" in text
+
+
+def test_datasheet_quotes_the_study_of_equal_quality():
+    text = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    for (precision, lr), group in studies.table("equal_quality").groupby(["precision", "lr"]):
+        by_seed = group.pivot(index="seed", columns="variant", values="heldout_nll")
+        columns = by_seed.ours, by_seed.plain_peft, by_seed.ours - by_seed.plain_peft
+        (*_, (gap, half)) = found = [intervals.mean_and_interval(column) for column in columns]
+        means = " | ".join(f"{mean:.3f} ± {around:.3f}" for mean, around in found)
+        assert f"| {precision}, {lr:g} | {means} | {by_seed.stock_trl[0]:.3f} |" in text
+        assert abs(gap) < half, "the interval of the difference includes zero"
+        assert lr > 1e-4 or abs(gap) + half < 0.01

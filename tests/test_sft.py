@@ -83,6 +83,24 @@ def test_accumulated_small_batches_equal_one_large_batch(tokenizer, tmp_path):
         assert torch.allclose(tensor, adapters(parts.model)[name], rtol=1e-4, atol=1e-6), name
 
 
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_grouped_steps_weigh_every_token_alike(tokenizer, tmp_path, accumulation):
+    """As in test_training: small steps of plain SGD add up to one step on everything. The log shows plain means."""
+    plain = changed(optim="sgd", max_grad_norm=0.0)
+    whole = trainer(tokenizer, tmp_path / "whole", recipe=replace(plain, steps=1, batch_size=12, lr=1e-2))
+    start = adapters(whole.model)
+    training.run(whole)
+    many = replace(plain, steps=6 // accumulation, batch_size=2, accumulation=accumulation, lr=1e-2 * accumulation / 6)
+    parts = trainer(tokenizer, tmp_path / "parts", recipe=replace(many, batch_order="group_by_length"))
+    losses = training.run(parts).losses
+    for name, tensor in adapters(whole.model).items():
+        if "lora_B" in name:  # A starts to move when B is no longer zero
+            moved = tensor - start[name]
+            assert (adapters(parts.model)[name] - tensor).norm() <= 0.02 * moved.norm(), name
+            assert moved.any()
+    assert min(losses) == pytest.approx(max(losses), abs=0.2), "means over tokens, however many a batch has"
+
+
 SAVING = {"save_strategy": "steps", "save_steps": 2}
 
 

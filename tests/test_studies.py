@@ -271,22 +271,13 @@ def test_a_study_without_records_names_those_that_have(made):
         studies.table("dated")
 
 
-UNDER_WAY = {"equal_quality"}  # runs are still missing, so no notebook and no document may quote it
-
-
 @pytest.mark.parametrize("study", STUDIES.values(), ids=lambda study: study.name)
 def test_committed_records_are_complete_and_no_others(study):
-    assert bool(study.open()) == (study.name in UNDER_WAY)
-    assert len(study.done()) + len(study.open()) == len(study.recipes)
+    assert not study.open()
+    assert len(study.done()) == len(study.recipes)
     for line in study.done():
         assert "torch 2" in line["machine"]
         assert "CPU" in line["machine"] or "NVIDIA" in line["machine"]
-
-
-def test_nothing_quotes_a_study_that_is_under_way():
-    texts = [*files.notebooks(), *(files.ROOT / name for name in ("README.md", "CLAIMS.md"))]
-    for name in UNDER_WAY:
-        assert not [path.name for path in texts if name in path.read_text(encoding="utf-8")]
 
 
 def test_no_other_study_has_the_seed_of_the_pilot():

@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import nn
-from tqdm import tqdm
-from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainerState, TrainingArguments
+from transformers import PrinterCallback, ProgressCallback
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.training_args import ParallelMode
 from trl import SFTConfig, SFTTrainer
 
 from course_utils import machine
 from course_utils.batches import Batch, check_examples, mean_items, supervised_loss
-from course_utils.chat import IGNORE, Example
+from course_utils.chat import Example
 from course_utils.training import checkpoints
+from course_utils.training.callbacks import Finished, Progress, StopsWhereItEnded
 from course_utils.training.fast import fast_step
 from course_utils.training.loop import History, check_finite, stopped
 from course_utils.training.prepare import adapter_config
@@ -67,22 +67,18 @@ class SupervisedSFTTrainer(SFTTrainer):
         if self.model.training:
             self.tokens_seen += int(inputs["attention_mask"].sum())
             check_finite(loss.item(), self.state.global_step + 1, self.args.learning_rate)
-            loss = self._weighted(loss, inputs, num_items_in_batch)
+            loss = self._weighted(loss, num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # the items are everybody's, and DDP averages the gradients
         return loss
 
-    def _weighted(self, loss: torch.Tensor, inputs: Batch, num_items: torch.Tensor | int | None) -> torch.Tensor:
+    def _weighted(self, loss: torch.Tensor, num_items: torch.Tensor | int | None) -> torch.Tensor:
         """The same value, which is what the log shows, with gradients that weigh as many tokens as the step has."""
-        if self.mean_items is None:
+        if self.mean_items is None or num_items is None:
             return loss
-        if num_items is None:
-            found, examples = (inputs["labels"][:, 1:] != IGNORE).sum(), len(inputs["labels"])
-        else:
-            found, examples = num_items, self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
-            examples *= self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
-        weight = found / (self.mean_items * examples)
-        return loss.detach() + weight * (loss - loss.detach())
+        usual = self.mean_items * self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
+        usual *= self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+        return loss.detach() + num_items / usual * (loss - loss.detach())
 
     def _save_checkpoint(self, *arguments: object) -> None:
         """A finite loss can have an infinite gradient: parameters are looked at before they go into a checkpoint."""
@@ -90,36 +86,6 @@ class SupervisedSFTTrainer(SFTTrainer):
             what = f"After step {self.state.global_step} a trained parameter is nan or infinite"
             raise stopped(what, self.args.learning_rate)
         super()._save_checkpoint(*arguments)
-
-
-class _Progress(TrainerCallback):
-    """A one-line text progress bar with the loss, on stderr; looks the same in a terminal and in a notebook."""
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: object, **__: object) -> None:
-        look = {"unit": "step", "ncols": 78, "mininterval": 1.0, "disable": not state.is_world_process_zero}
-        self.bar = tqdm(total=state.max_steps, initial=state.global_step, **look)
-
-    def on_step_end(self, *_: object, **__: object) -> None:
-        self.bar.update()
-
-    def on_log(self, *_: object, logs: dict[str, float], **__: object) -> None:
-        if "loss" in logs:
-            self.bar.set_postfix(loss=f"{float(logs['loss']):.3f}", refresh=False)
-
-    def on_train_end(self, *_: object, **__: object) -> None:
-        self.bar.close()
-
-
-class _Finished(Exception):
-    """The checkpoint that a run goes on from is that of its last step."""
-
-
-class _StopsWhereItEnded(TrainerCallback):
-    """transformers asks whether a run is over only after a step, so it would make one more."""
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: object, **__: object) -> None:
-        if state.global_step >= state.max_steps:
-            raise _Finished
 
 
 def sft_trainer(
@@ -184,7 +150,7 @@ def sft_trainer(
     _train_in_fp32(trainer)
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
-    for callback in (_StopsWhereItEnded(), _Progress()):
+    for callback in (StopsWhereItEnded(), Progress()):
         trainer.add_callback(callback)
     return trainer
 
@@ -243,7 +209,7 @@ def run(trainer: SupervisedSFTTrainer) -> History:
         checkpoints.claim(folder, described)
     start = time.perf_counter()
     try:
-        with contextlib.suppress(_Finished):
+        with contextlib.suppress(Finished):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         _unwrap(trainer)

@@ -8,18 +8,14 @@ from rich.console import Console
 from rich.table import Table
 
 from course_utils.core import files
-from tests.bench import speed
+from tests.bench import report, speed
 
 
 def show(rows: pd.DataFrame) -> None:
     """The rows as a table; the last two columns are speeds divided by that of the variant they name."""
-    table = Table("dtype", "method", "variant", "tokens/s", "supervised/s", "peak GB", "x stock TRL", "x plain loop")
-    for (dtype, method), kind in rows.groupby(["dtype", "method"], sort=False):
-        speeds = kind.set_index("variant").tokens_per_second
-        for row in kind.itertuples():
-            ratios = (f"{row.tokens_per_second / speeds[base]:.2f}" for base in ("stock_trl", "plain_peft"))
-            numbers = f"{row.tokens_per_second:.0f}", f"{row.supervised_tokens_per_second:.0f}"
-            table.add_row(dtype, method, row.variant, *numbers, f"{row.peak_bytes / 1e9:.1f}", *ratios)
+    table = Table(*report.BENCH_HEAD)
+    for line in report.bench_rows(rows):
+        table.add_row(*line)
     Console().print(table)
 
 

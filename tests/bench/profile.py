@@ -17,7 +17,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import nn
+from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
 
 from course_utils import machine, training
 from course_utils.batches import collate, supervised_loss
@@ -33,7 +35,7 @@ GROUPS = {  # what an operator of torch does in this model; the rest is "other"
     "copies and casts": ("aten::copy_", "aten::fill_", "aten::cat", "aten::clone"),
     "multiplying": ("aten::mul",),
     "adding": ("aten::add", "aten::sum"),
-    "optimizer": ("Optimizer",),
+    "optimizer": ("Optimizer",),  # with all that happens inside of it
 }
 LENGTHS, BATCH_SIZES = (64, 128, 256, 512, 1024), (1, 2, 4, 8, 16, 32)
 SUPERVISED = 0.69  # of the tokens, as in the course's conversations
@@ -76,21 +78,37 @@ def shares(step: Callable[[Any], None], batch: dict[str, torch.Tensor]) -> dict[
     with profile(activities=[ProfilerActivity.CPU]) as found:
         step(batch)
     spent = dict.fromkeys([*GROUPS, "other"], 0.0)
-    for event in found.key_averages():
-        group = next((g for g, names in GROUPS.items() if any(name in event.key for name in names)), "other")
-        spent[group] += event.self_cpu_time_total
+    for event in found.events():
+        spent[group_of(event)] += event.self_cpu_time_total
     return {group: time / sum(spent.values()) for group, time in spent.items()}
+
+
+def group_of(event: FunctionEvent) -> str:
+    """What an operator of the profile belongs to."""
+    above: FunctionEvent | None = event
+    while above:
+        if above.name.startswith("Optimizer.step"):
+            return "optimizer"
+        above = above.cpu_parent
+    return next((group for group, names in GROUPS.items() if any(name in event.name for name in names)), "other")
+
+
+def flops(step: Callable[[Any], None], batch: dict[str, torch.Tensor]) -> int:
+    """Arithmetic of the matrix products of one step, forward and backward."""
+    with FlopCounterMode(display=False) as counter:
+        step(batch)
+    return counter.get_total_flops()
 
 
 def peak(precision: str, rows: int) -> float:
     """FLOP/s of the model's matrix shapes, each alone."""
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    flops = time = 0.0
+    done = time = 0.0
     for width, out in SHAPES:
         values, matrix = torch.randn(rows, width).to(dtype), torch.randn(width, out).to(dtype)
         time += min(timeit.repeat(lambda v=values, m=matrix: v @ m, number=3, repeat=5)) / 3
-        flops += 2 * rows * width * out
-    return flops / time
+        done += 2 * rows * width * out
+    return done / time
 
 
 def exponent(sizes: tuple[int, ...], times: list[float]) -> float:
@@ -102,7 +120,7 @@ def main(precision: str = "fp32") -> None:
     machine.keep_freed_memory()
     step, batch = stepper(precision), made(8, 124)
     found: dict[str, Any] = {"precision": precision, "machine": machine.describe(), "shares": shares(step, batch)}
-    found["tokens_per_second"] = batch["input_ids"].numel() / seconds(step, batch)
+    found |= {"step_seconds": seconds(step, batch), "step_flops": flops(step, batch)}
     found["peak_flops"] = peak(precision, batch["input_ids"].numel())
     lengths = [
         (length, seconds(step, made(4, length), 1), shares(step, made(4, length))["attention"]) for length in LENGTHS
@@ -114,25 +132,19 @@ def main(precision: str = "fp32") -> None:
 
 
 def show(found: dict[str, Any]) -> None:
-    table = Table("part of a step of 8 x 124 tokens", "share of its time")
-    for group, share in found["shares"].items():
-        table.add_row(group, f"{share:.0%}")
+    """The shares, the growth of cost, and how near the matrix products come to what the machine can do."""
     console = Console()
-    console.print(table)
-    table = Table("length (batch of 4)", "seconds", "attention's share")
-    for length, time, share in found["lengths"]:
-        table.add_row(str(length), f"{time:.2f}", f"{share:.0%}")
-    console.print(table)
-    table = Table("batch (128 tokens each)", "seconds")
-    for size, time in found["batch_sizes"]:
-        table.add_row(str(size), f"{time:.2f}")
-    console.print(table)
-    for name, sizes in (("length", LENGTHS), ("batch", BATCH_SIZES)):
-        times = [row[1] for row in found["lengths" if name == "length" else "batch_sizes"]]
-        console.print(f"time ~ {name}**{exponent(sizes, times):.2f} at the largest")
-    console.print(
-        f"{found['tokens_per_second']:.0f} tokens/s; peak of the shapes {found['peak_flops'] / 1e12:.2f} TFLOP/s"
-    )
+    for title, lines in (
+        ("part of a step of 8 x 124 tokens", [(group, f"{share:.0%}") for group, share in found["shares"].items()]),
+        ("length, batch of 4", [(f"{n}", f"{time:.2f} s, attention {a:.0%}") for n, time, a in found["lengths"]]),
+        ("batch size, 128 tokens each", [(f"{size}", f"{time:.2f} s") for size, time in found["batch_sizes"]]),
+    ):
+        table = Table(title, found["precision"])
+        for line in lines:
+            table.add_row(*line)
+        console.print(table)
+    done = found["step_flops"] / found["step_seconds"]
+    console.print(f"{done / 1e12:.2f} TFLOP/s in the step; its shapes alone: {found['peak_flops'] / 1e12:.2f}")
 
 
 if __name__ == "__main__":

@@ -1069,6 +1069,27 @@ FAULTS = [
         "tests/test_batches.py::test_a_grouped_order_has_like_lengths_in_a_batch_and_every_example_once_a_pass",
     ),
     Fault(
+        "a token of a short batch counts for many of a long one",
+        "course_utils/batches.py",
+        'if order != "group_by_length":',
+        "if True:",
+        "tests/test_training.py::test_grouped_steps_weigh_every_token_alike",
+    ),
+    Fault(
+        "a finished run makes one more step",
+        "course_utils/training/callbacks.py",
+        "if state.global_step >= state.max_steps:",
+        "if False:",
+        "tests/test_sft.py::test_a_finished_run_is_not_repeated",
+    ),
+    Fault(
+        "TRL's log shows a grouped step's loss as weighted",
+        "course_utils/training/sft.py",
+        "return loss.detach() + num_items / usual * (loss - loss.detach())",
+        "return num_items / usual * loss",
+        "tests/test_sft.py::test_grouped_steps_weigh_every_token_alike",
+    ),
+    Fault(
         "bf16 is taken because it is native",
         "course_utils/machine.py",
         "return 1.2 * _seconds",

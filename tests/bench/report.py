@@ -1,0 +1,113 @@
+"""What did the bench and the profile find, on the page? Tables of the committed records, for README.md beside this.
+
+python -m tests.bench.report    # after new records were put into tests/bench/records/
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from course_utils.course import marks
+from tests.bench import profile
+
+HERE = Path(__file__).parent
+BENCH_HEAD = ["dtype", "method", "variant", "tokens/s", "supervised/s", "peak GB", "x stock TRL", "x plain loop"]
+
+
+def record(name: str) -> Any:
+    """One of the committed records."""
+    return json.loads((HERE / "records" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def bench_rows(rows: pd.DataFrame) -> list[list[str]]:
+    """A line for each variant; the last two columns are its speed divided by that of the variant they name."""
+    lines = []
+    for (dtype, method), kind in rows.groupby(["dtype", "method"], sort=False):
+        speeds = kind.set_index("variant").tokens_per_second
+        for row in kind.itertuples():
+            ratios = (f"{row.tokens_per_second / speeds[base]:.2f}" for base in ("stock_trl", "plain_peft"))
+            numbers = f"{row.tokens_per_second:.0f}", f"{row.supervised_tokens_per_second:.0f}"
+            lines.append([dtype, method, row.variant, *numbers, f"{row.peak_bytes / 1e9:.1f}", *ratios])
+    return lines
+
+
+def share_rows(found: list[dict[str, Any]]) -> list[list[str]]:
+    """A line for each part of a step, with its share of the time in each format."""
+    return [[group, *(f"{100 * each['shares'][group]:.0f} %" for each in found)] for group in found[0]["shares"]]
+
+
+def cost_rows(found: list[dict[str, Any]], axis: str) -> list[list[str]]:
+    """A line for each length or batch size: seconds relative to the smallest, and attention's share of a length."""
+    lines = []
+    for index, (size, *_) in enumerate(found[0][axis]):
+        line = [f"{size}"]
+        for each in found:
+            line.append(f"{each[axis][index][1] / each[axis][0][1]:.1f}")
+            line += [f"{100 * share:.0f} %" for share in each[axis][index][2:]]
+        lines.append(line)
+    return lines
+
+
+def exponents(found: list[dict[str, Any]], axis: str) -> str:
+    """How time grows at the two largest sizes."""
+    grown = []
+    for each in found:
+        sizes, times = tuple(row[0] for row in each[axis]), [row[1] for row in each[axis]]
+        grown.append(f"{each['precision']} {profile.exponent(sizes, times):.2f}")
+    return "Exponent between the two largest: " + ", ".join(grown) + "."
+
+
+def table(head: list[str], lines: list[list[str]]) -> str:
+    """A table in markdown."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines)) + "\n"
+
+
+def speed_part() -> str:
+    """The bench, and the machine that it was run on."""
+    rows = pd.DataFrame(record("bench"))
+    return f"{table(BENCH_HEAD, bench_rows(rows))}\n{rows.machine[0]}\n"
+
+
+def generation_part() -> str:
+    """Answers per second in both ways."""
+    head = ["dtype", "method", "answers", "plain, tokens/s", "ours, tokens/s", "times", "same answers"]
+    lines = []
+    for row in record("generation"):
+        plain, ours = row["plain_tokens_per_second"], row["ours_tokens_per_second"]
+        same = f"{row['same']} of {row['of']}"
+        lines.append([row["dtype"], row["method"], row["answers"], f"{plain:.0f}", f"{ours:.0f}"])
+        lines[-1] += [f"{ours / plain:.2f}", same]
+    return table(head, lines)
+
+
+def profile_part() -> str:
+    """Where a step's time goes, and how it grows."""
+    found = [record("profile_fp32"), record("profile_bf16")]
+    names = [each["precision"] for each in found]
+    both = [column for name in names for column in (name, f"{name}: attention's share")]
+    parts = [
+        table(["part of a step of 8 x 124 tokens", *names], share_rows(found)),
+        table(["length, batches of 4", *both], cost_rows(found, "lengths")),
+        exponents(found, "lengths") + "\n",
+        table(["batch size, 128 tokens each", *names], cost_rows(found, "batch_sizes")),
+        exponents(found, "batch_sizes") + "\n",
+        table(
+            ["share of the peak", *names],
+            [["of its matrices' own speed", *(f"{100 * share_of_peak(each):.0f} %" for each in found)]],
+        ),
+    ]
+    return "\n".join(parts)
+
+
+def share_of_peak(found: dict[str, Any]) -> float:
+    """Arithmetic of a step over its time, as a share of the speed of its matrix shapes, each alone."""
+    return found["step_flops"] / found["step_seconds"] / found["peak_flops"]
+
+
+PARTS = {"speed": speed_part, "generation": generation_part, "profile": profile_part}
+
+if __name__ == "__main__":
+    for mark, part in PARTS.items():
+        marks.put_between(HERE / "README.md", mark, part())
