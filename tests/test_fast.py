@@ -36,13 +36,20 @@ def fast_loss(model: nn.Module, batch: batches.Batch) -> torch.Tensor:
 
 
 def plain_fit(model: nn.Module, recipe: Recipe) -> list[float]:
-    """The loop of any tutorial: PEFT's forward, the model's own loss, AdamW; on the same batches."""
+    """The loop of any tutorial: PEFT's forward, the model's own loss, AdamW; on the same batches.
+
+    Steps of a grouped order weigh as many tokens as they have, beside those of an average batch.
+    """
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer, losses = torch.optim.AdamW(trained, lr=recipe.lr, weight_decay=0.0), []
+    labels = [label for example in made_examples() for label in example["labels"][1:]]
+    usual = recipe.batch_size * sum(label != -100 for label in labels) / len(made_examples())
     source = batches.batches(made_examples(), recipe.batch_size, recipe.seed, recipe.batch_order)
     for _ in range(recipe.steps):
-        loss = model.train()(**batches.collate(next(source))).loss
-        loss.backward()
+        batch = batches.collate(next(source))
+        loss = model.train()(**batch).loss
+        tokens = (batch["labels"][:, 1:] != -100).sum()
+        (loss * tokens / usual if recipe.batch_order == "group_by_length" else loss).backward()
         nn.utils.clip_grad_norm_(trained, recipe.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
