@@ -3,10 +3,12 @@
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
 
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, pad
+from torch.utils.data import Sampler
 
 from course_utils.chat import IGNORE, Example
 
@@ -131,20 +133,52 @@ def batches(examples: Sequence[Example], batch_size: int, seed: int, order: str 
         raise ValueError(
             f"{len(examples)} examples do not fill one batch of {batch_size}: lower batch_size, or pass more examples."
         )
-    return _passes(list(examples), batch_size, random.Random(seed), order)
-
-
-def _passes(examples: list[Example], batch_size: int, rng: random.Random, order: str) -> Iterator[list[Example]]:
     full = len(examples) - len(examples) % batch_size
+    return (
+        [examples[place] for place in ordered[start : start + batch_size]]
+        for ordered in passes([len(one["input_ids"]) for one in examples], batch_size, seed, order)
+        for start in range(0, full, batch_size)
+    )
+
+
+def passes(lengths: Sequence[int], batch_size: int, seed: int, order: str) -> Iterator[list[int]]:
+    """The places of examples of these lengths, one pass after another, as `batches` orders them.
+
+    What fills no batch stands at the end of its pass.
+    """
+    rng, count = random.Random(seed), len(lengths)
+    full = count - count % batch_size
     while True:
-        ordered = (examples if order == "sequential" else rng.sample(examples, len(examples)))[:full]
+        places = list(range(count)) if order == "sequential" else rng.sample(range(count), count)
         if order == "group_by_length":
-            ordered = _by_length_in_windows(ordered, WINDOW * batch_size)
-        cut = [ordered[start : start + batch_size] for start in range(0, full, batch_size)]
-        yield from rng.sample(cut, len(cut)) if order == "group_by_length" else cut
+            ordered = _by_length_in_windows(places[:full], lengths, WINDOW * batch_size)
+            cut = [ordered[start : start + batch_size] for start in range(0, full, batch_size)]
+            places[:full] = [place for chosen in rng.sample(cut, len(cut)) for place in chosen]
+        yield places
 
 
-def _by_length_in_windows(examples: list[Example], size: int) -> list[Example]:
+def _by_length_in_windows(places: list[int], lengths: Sequence[int], size: int) -> list[int]:
     """Sorting all of them would give every pass the same batches; inside windows, neighbors change with the pass."""
-    windows = [examples[start : start + size] for start in range(0, len(examples), size)]
-    return [example for window in windows for example in sorted(window, key=lambda one: len(one["input_ids"]))]
+    windows = [places[start : start + size] for start in range(0, len(places), size)]
+    return [place for window in windows for place in sorted(window, key=lengths.__getitem__)]
+
+
+class GroupedSampler(Sampler[int]):
+    """The order "group_by_length" for a trainer that says in which pass it is, as accelerate does before each.
+
+    So a resumed run finds its place, and several processes agree: transformers' own sampler has no seed of its own.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+
+    def __iter__(self) -> Iterator[int]:
+        found = passes(self.lengths, self.batch_size, self.seed, "group_by_length")
+        return iter(next(islice(found, self.epoch, None)))
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def set_epoch(self, epoch: int) -> None:
+        """The pass that the next iteration goes through, counted from 0."""
+        self.epoch = epoch

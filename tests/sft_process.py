@@ -1,4 +1,4 @@
-"""One of the processes of `test_sft.test_two_processes_train_like_one`: torchrun sft_process.py FOLDER PER_DEVICE."""
+"""One of the processes of `test_sft.test_two_processes_train_like_one`: torchrun sft_process.py FOLDER PER_DEVICE ORDER."""
 
 import sys
 from dataclasses import replace
@@ -20,13 +20,13 @@ class KeepFirstGradients(TrainerCallback):
             self.found = {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
-def main(folder: Path, per_device: int) -> None:
+def main(folder: Path, per_device: int, order: str) -> None:
     trainer = training.sft_trainer(
         tiny(49152),
         loading.load_tokenizer(),
         made_examples(),
         folder,
-        replace(RECIPE, batch_size=per_device, max_grad_norm=0.0),
+        replace(RECIPE, batch_size=per_device, batch_order=order, max_grad_norm=0.0),
     )
     keeper = KeepFirstGradients()
     trainer.add_callback(keeper)
@@ -44,4 +44,4 @@ def main(folder: Path, per_device: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from course_utils import chat, datafiles, evaluation
@@ -163,6 +164,34 @@ def test_adapters_answer_as_they_do_one_at_a_time(kind):
     together = evaluation.generate(model, tokenizer, threads, max_new_tokens=8)
     assert together == [evaluation.generate(model, tokenizer, [one], max_new_tokens=8)[0] for one in threads]
     assert any(answer.text for answer in together)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"num_beams": 3}, {"use_cache": False}, {"cache_implementation": "static"}, {"repetition_penalty": 3.0}],
+    ids=lambda setting: next(iter(setting)),
+)
+def test_settings_that_a_model_brings_do_not_change_greedy_answers(setting):
+    tokenizer = toy_tokenizer(eos_token="</s>", pad_token="<s>")
+    model, threads = tiny(), [chat.question("he"), chat.question("what the he said"), chat.question("the he he")]
+    expected = evaluation.generate(model, tokenizer, threads, max_new_tokens=8)
+    for name, value in setting.items():
+        setattr(model.generation_config, name, value)
+    assert evaluation.generate(model, tokenizer, threads, max_new_tokens=8) == expected
+    assert any(answer.text for answer in expected)
+
+
+def test_the_head_is_not_copied_for_every_row():
+    """transformers gives it a slice, which torch multiplies row by row, each with a copy of the matrix if it is frozen,
+    as below an adapter."""
+    tokenizer, model = toy_tokenizer(eos_token="</s>", pad_token="<s>"), tiny().requires_grad_(False)
+    threads = [chat.question("he"), chat.question("what the he said")]
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as found:
+        evaluation.generate(model, tokenizer, threads, max_new_tokens=3)
+    seen = [event.input_shapes for event in found.events() if event.name == "aten::bmm"]
+    vocabulary = model.config.vocab_size
+    assert not [shapes for shapes in seen if vocabulary in shapes[1]]
+    assert not model.lm_head._forward_pre_hooks
 
 
 def test_generation_says_whether_it_stopped(model, tokenizer):

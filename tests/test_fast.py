@@ -142,3 +142,13 @@ def test_other_methods_compute_in_their_own_formats(make):
     with fast_step(model, 8):
         assert not torch.is_autocast_enabled("cpu")
     assert fast_loss(model, batch).item() == pytest.approx(batches.supervised_loss(model, batch).item(), rel=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_with_gradient_checkpointing_the_gradients_are_the_same(dtype):
+    """The backward pass runs the layers again, when the fast step is over."""
+    model, batch = with_lora(dtype), batches.collate(made_examples(4))
+    expected = gradients(model.train(), batches.supervised_loss(model, batch))
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.enable_input_require_grads()
+    assert torch.allclose(gradients(model, fast_loss(model, batch)), expected, rtol=1e-2, atol=1e-6)

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
@@ -106,3 +107,20 @@ def test_4_bit_weights_are_unpacked_to_the_same_numbers(dtype):
         assert any("lora" in name for name, _ in wrapped.named_parameters()) == (dtype == torch.bfloat16)
         assert torch.allclose(wrapped(IDS).logits, own, rtol=1e-4, atol=1e-3)
     assert torch.equal(wrapped(IDS).logits, own)
+
+
+@torch.no_grad()
+def test_what_the_model_itself_repacks_or_takes_apart_stays():
+    """bitsandbytes repacks 4-bit weights for its own kernel; PEFT unmerges an adapter that is merged and disabled."""
+    model = loading.load_model(precision="nf4-dq", device="cpu")
+    wrapped = adapted(model)
+    reference = copy.deepcopy(wrapped)
+    wrapped.merge_adapter(), reference.merge_adapter()
+    with wrapped.disable_adapter(), reference.disable_adapter():
+        own = reference(IDS).logits
+        with plain_layers(wrapped):
+            assert torch.equal(wrapped(IDS).logits, own)
+    for layer in model.modules():
+        if isinstance(layer, Linear4bit):
+            layer.weight.quant_state.packing_format_for_cpu = True  # as its kernel for AVX512-BF16 leaves it
+    assert replaced(wrapped) == []

@@ -101,14 +101,31 @@ def test_grouped_steps_weigh_every_token_alike(tokenizer, tmp_path, accumulation
     assert min(losses) == pytest.approx(max(losses), abs=0.2), "means over tokens, however many a batch has"
 
 
+def test_grouped_passes_are_those_of_the_plain_loop(tokenizer, tmp_path):
+    """14 examples: three full batches a pass, and two that are left over, which TRL takes as a smaller one."""
+    examples = made_examples(14)
+    recipe = changed(batch_order="group_by_length", seed=5)
+    made = training.sft_trainer(tiny(49152), tokenizer, examples, tmp_path, recipe)
+    loader, plain = made.get_train_dataloader(), batches.batches(examples, 4, 5, "group_by_length")
+    for epoch in range(3):
+        loader.set_epoch(epoch)
+        seen = [batch["input_ids"].tolist() for batch in loader]
+        assert [len(batch) for batch in seen] == [4, 4, 4, 2]
+        for batch in seen[:3]:
+            assert batch == batches.collate(next(plain), tokenizer.pad_token_id)["input_ids"].tolist()
+
+
 SAVING = {"save_strategy": "steps", "save_steps": 2}
 
 
-def test_interrupted_training_resumes_where_it_stopped(tokenizer, tmp_path):
-    """Six steps in one go equal four steps, a stop, and two more."""
-    whole = training.run(trainer(tokenizer, tmp_path / "whole", **SAVING)).losses
-    first = training.run(trainer(tokenizer, tmp_path / "parts", recipe=changed(steps=4), **SAVING)).losses
-    both = training.run(trainer(tokenizer, tmp_path / "parts", **SAVING)).losses
+@pytest.mark.parametrize("order", ["random", "group_by_length", "sequential"])
+def test_interrupted_training_resumes_where_it_stopped(tokenizer, tmp_path, order):
+    """Six steps in one go equal four steps, a stop in the middle of a pass, and two more."""
+    recipe = changed(batch_order=order)
+    whole = training.run(trainer(tokenizer, tmp_path / "whole", recipe=recipe, **SAVING)).losses
+    first = training.run(trainer(tokenizer, tmp_path / "parts", recipe=replace(recipe, steps=4), **SAVING)).losses
+    torch.manual_seed(99)  # another process has drawn other numbers by now
+    both = training.run(trainer(tokenizer, tmp_path / "parts", recipe=recipe, **SAVING)).losses
     assert first == pytest.approx(whole[:4], rel=1e-5)
     assert both == pytest.approx(whole, rel=1e-5)
 
@@ -421,11 +438,11 @@ def test_the_trainer_asks_the_model_where_it_lies_not_the_machine(
     assert {name: found.value.args[0][name] for name in expected} == expected
 
 
-def in_processes(count: int, folder: Path, per_device: int) -> dict[str, object]:
+def in_processes(count: int, folder: Path, per_device: int, order: str) -> dict[str, object]:
     """What `tests/sft_process.py` leaves behind when it is trained in `count` processes."""
     folder.mkdir()
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
-    worker = [str(ROOT / "tests" / "sft_process.py"), str(folder), str(per_device)]
+    worker = [str(ROOT / "tests" / "sft_process.py"), str(folder), str(per_device), order]
     alone = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([*launch, *worker], env={**os.environ, **alone}, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
@@ -433,10 +450,11 @@ def in_processes(count: int, folder: Path, per_device: int) -> dict[str, object]
 
 
 @pytest.mark.slow
-def test_two_processes_train_like_one(tmp_path):
+@pytest.mark.parametrize("order", ["random", "group_by_length"])
+def test_two_processes_train_like_one(tmp_path, order):
     """The same global batches: four examples in one process, two in each of two. A missing factor would halve both
     the gradients and the logged loss, and AdamW would hide it."""
-    one, two = in_processes(1, tmp_path / "one", 4), in_processes(2, tmp_path / "two", 2)
+    one, two = in_processes(1, tmp_path / "one", 4, order), in_processes(2, tmp_path / "two", 2, order)
     assert (one["processes"], two["processes"]) == (1, 2)
     for name, gradient in one["gradients"].items():
         assert torch.allclose(two["gradients"][name], gradient, rtol=1e-5, atol=1e-5 * gradient.abs().max()), name

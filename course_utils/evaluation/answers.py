@@ -1,6 +1,7 @@
 """What does it answer, does it stop, and is it right?"""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -47,7 +48,7 @@ def generate(
     prompts = [encode_prompt(thread, tokenizer, template) for thread in checked]
     pad = end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    with evaluating(model) as device, plain_layers(model):
+    with evaluating(model) as device, plain_layers(model), _head_sees_one_piece(model):
         for start in range(0, len(prompts), batch_size):
             chosen = by_length[start : start + batch_size]
             batch = collate_prompts([prompts[index] for index in chosen], pad)
@@ -67,7 +68,9 @@ def _continued(model: nn.Module, asked: Batch, end: int, pad: int, max_new_token
             past_key_values=cache,
             max_new_tokens=start + max_new_tokens - ids.shape[1],
             do_sample=False,
-            repetition_penalty=1.0,  # some models bring another one
+            num_beams=1,
+            use_cache=True,
+            repetition_penalty=1.0,  # some models bring other settings for these four
             eos_token_id=end,
             pad_token_id=pad,
             stopping_criteria=StoppingCriteriaList([_QuarterEnded(start, end)] if _rows_can_leave(model) else []),
@@ -86,6 +89,18 @@ def _continued(model: nn.Module, asked: Batch, end: int, pad: int, max_new_token
     return answers
 
 
+def _head_sees_one_piece(model: nn.Module) -> AbstractContextManager:
+    """While it lasts, the output layer's input is contiguous.
+
+    transformers hands it the last position of each prompt, a slice of all. For a slice and a frozen weight, as below an
+    adapter, torch multiplies row by row, and copies the weight for each: 64 times the largest matrix of a small model.
+    """
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    if head is None:
+        return nullcontext()
+    return head.register_forward_pre_hook(lambda _, seen: (seen[0].contiguous(), *seen[1:]))
+
+
 class _QuarterEnded(StoppingCriteria):
     """Stops all rows of a batch as soon as a quarter of them have ended."""
 
@@ -100,6 +115,8 @@ class _QuarterEnded(StoppingCriteria):
 def _rows_can_leave(model: nn.Module) -> bool:
     """Whether what the model remembers is one entry a row; prompt tuning and its kin prepare a cache of their own."""
     if isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning:
+        return False
+    if model.generation_config.cache_implementation:
         return False
     return not model.config.is_encoder_decoder and not model._is_stateful and model._supports_default_dynamic_cache()
 

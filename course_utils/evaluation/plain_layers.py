@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import psutil
 import torch
-from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.functional import QuantState, dequantize_4bit
 from bitsandbytes.nn import Linear4bit
 from peft.tuners.lora import LoraLayer
 from torch import nn
@@ -39,18 +39,23 @@ def _places(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[nn.Module, s
     for name, child in model.named_children():
         if _can_be_plain(child, dtype):
             yield model, name, child
-        else:
-            yield from _places(child, dtype)
+        elif not (isinstance(child, LoraLayer) and child.merged_adapters and child.disable_adapters):
+            yield from _places(child, dtype)  # else PEFT unmerges, which needs the layer inside as it is
 
 
 def _can_be_plain(layer: nn.Module, dtype: torch.dtype) -> bool:
     base = layer.base_layer if isinstance(layer, LoraLayer) else layer
-    packed = type(base) is Linear4bit and base.weight.quant_state is not None and base.compute_dtype == dtype
+    packed = type(base) is Linear4bit and base.compute_dtype == dtype and _as_stored(base.weight.quant_state)
     if base is layer:
         return packed
     special = layer.lora_variant or layer.merged_adapters or layer.disable_adapters or any(layer.lora_bias.values())
     fp32 = packed or (type(base) is nn.Linear and base.weight.dtype == torch.float32)
     return dtype == torch.float32 and fp32 and not special
+
+
+def _as_stored(state: QuantState | None) -> bool:
+    """Whether a weight is quantized, and not packed anew by bitsandbytes for its kernel for AVX512-BF16."""
+    return state is not None and not getattr(state, "packing_format_for_cpu", False)
 
 
 def _plain(layer: nn.Module) -> nn.Linear:

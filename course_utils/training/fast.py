@@ -18,11 +18,12 @@ def fast_step(model: nn.Module, length: int) -> Iterator[None]:
 
     PEFT keeps LoRA's matrices in fp32, and casts every input of theirs to fp32 as well. Autocast casts the matrices
     instead, which are far smaller, and their gradients come back in fp32: the optimizer still sees fp32 parameters, so
-    small updates are not lost. On a CPU, 16-bit attention of short sequences is faster written out ("eager").
+    small updates are not lost. On a CPU, 16-bit attention of short sequences is faster written out ("eager"). With
+    gradient checkpointing all is as ever: it runs layers again in the backward pass, when this has come to its end.
     """
     bare = getattr(model, "module", model)  # several processes: the model inside DistributedDataParallel
     weight = next(bare.parameters())  # the embedding, in the format of all that is not quantized
-    if weight.dtype not in (torch.bfloat16, torch.float16):
+    if weight.dtype not in (torch.bfloat16, torch.float16) or getattr(bare, "is_gradient_checkpointing", False):
         yield
         return
     with ExitStack() as stack:

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import nn
+from torch.utils.data import Sampler
 from transformers import PrinterCallback, ProgressCallback
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.training_args import ParallelMode
 from trl import SFTConfig, SFTTrainer
 
 from course_utils import machine
-from course_utils.batches import Batch, check_examples, mean_items, supervised_loss
+from course_utils.batches import Batch, GroupedSampler, check_examples, mean_items, supervised_loss
 from course_utils.chat import Example
 from course_utils.training import checkpoints
 from course_utils.training.callbacks import Finished, Progress, StopsWhereItEnded
@@ -51,6 +52,12 @@ class SupervisedSFTTrainer(SFTTrainer):
     def __init__(self, **options: Any) -> None:
         self.in_16_bits: list[tuple[nn.Parameter, torch.dtype]] = []  # see _train_in_fp32
         super().__init__(**options)
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        lengths = [len(ids) for ids in (train_dataset or self.train_dataset)["input_ids"]]
+        return GroupedSampler(lengths, self.args.train_batch_size * self.args.world_size, self.args.seed)
 
     def compute_loss(
         self,
