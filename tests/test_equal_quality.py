@@ -67,7 +67,7 @@ def test_stock_trl_is_stock(tokenizer, monkeypatch):
         recipe = replace(CONVERSATIONS, **VARIANTS[name], steps=1, batch_size=4)
         equal_quality.train(recipe, tokenizer, made_examples())
     found = [(args.gradient_checkpointing, args.train_sampling_strategy, args.loss_type, args.bf16) for args in built]
-    assert found == [(True, "random", "nll", False), (False, "group_by_length", "nll", False)]
+    assert found == [(True, "random", "nll", False), (False, "sequential", "nll", False)]
     assert equal_quality.SFTTrainer.__mro__[1].compute_loss is not training.SupervisedSFTTrainer.compute_loss
 
 

@@ -3,13 +3,15 @@
 python -m tests.bench.generation    # 8 min; build/generation.json
 """
 
+import copy
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 
 import torch
+from bitsandbytes.functional import has_avx512bf16
+from bitsandbytes.nn import Linear4bit
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -20,6 +22,7 @@ from course_utils.batches import collate_prompts
 from course_utils.chat import Turn
 from course_utils.core import files
 from course_utils.evaluation.mode import evaluating
+from tests.bench import report
 from tests.bench.speed import CONVERSATIONS, KINDS, some_conversations
 
 SETS = {"short": (60, 16), "long": (16, 128)}  # questions, and the most tokens of an answer
@@ -28,7 +31,10 @@ ROUNDS, BATCH_SIZE = 2, 16
 
 @dataclass(frozen=True)
 class Row:
-    """Tokens of the answers over the seconds of both rounds; `same` answers are equal in every letter."""
+    """Tokens of the answers over the seconds of both rounds; `same` answers are equal in every letter.
+
+    `largest_gap`: of the others, how much likelier one of the first two tokens that differ is, in nats; see `gap`.
+    """
 
     dtype: str
     method: str
@@ -38,6 +44,7 @@ class Row:
     ours_tokens_per_second: float
     same: int
     of: int
+    largest_gap: float
     machine: str
 
 
@@ -64,27 +71,53 @@ def measure(dtype: str, method: str, tokenizer: PreTrainedTokenizerBase) -> list
     recipe = replace(CONVERSATIONS, lr=1e-3, steps=12, **KINDS[dtype, method])
     model = training.prepare_model(recipe)
     training.fit(model, some_conversations(tokenizer, recipe), recipe)
+    stock = with_the_kernel_of_bitsandbytes(copy.deepcopy(model))
     questions = [[{"role": "user", "content": prompt["text"]}] for prompt in datafiles.load_prompts()]
     rows = []
     for name, (count, most) in SETS.items():
         threads = questions[:count]
-        ways: dict[str, Callable[[], list[str]]] = {
-            "plain": lambda t=threads, m=most: plain(model, tokenizer, t, m),
-            "ours": lambda t=threads, m=most: [
-                answer.text for answer in evaluation.generate(model, tokenizer, t, max_new_tokens=m)
+        ways: dict[str, Callable[[list[list[Turn]]], list[str]]] = {
+            "plain": lambda asked, m=most: plain(stock, tokenizer, asked, m),
+            "ours": lambda asked, m=most: [
+                answer.text for answer in evaluation.generate(model, tokenizer, asked, max_new_tokens=m)
             ],
         }
-        seconds, texts = dict.fromkeys(ways, 0.0), {}
-        for _ in range(ROUNDS):
-            for way, answer in ways.items():
+        seconds, texts = dict.fromkeys(ways, 0.0), {way: answer(threads[:2]) for way, answer in ways.items()}
+        for turn in range(ROUNDS):
+            for way in sorted(ways, reverse=bool(turn % 2)):
                 start = perf_counter()
-                texts[way] = answer()
+                texts[way] = ways[way](threads)
                 seconds[way] += perf_counter() - start
-        tokens = sum(len(ids) for ids in tokenizer(texts["plain"])["input_ids"])
-        speeds = [round(ROUNDS * tokens / seconds[way], 1) for way in ("plain", "ours")]
-        same = sum(a == b for a, b in zip(texts["plain"], texts["ours"], strict=True))
-        rows.append(Row(dtype, method, name, tokens, *speeds, same, count, machine.describe()))
+        tokens = {way: sum(len(ids) for ids in tokenizer(texts[way])["input_ids"]) for way in ways}
+        speeds = [round(ROUNDS * tokens[way] / seconds[way], 1) for way in ("plain", "ours")]
+        gaps = [
+            gap(model, tokenizer, thread, *both)
+            for thread, *both in zip(threads, texts["plain"], texts["ours"], strict=True)
+            if both[0] != both[1]
+        ]
+        same, largest = count - len(gaps), round(max(gaps, default=0.0), 3)
+        rows.append(Row(dtype, method, name, tokens["plain"], *speeds, same, count, largest, machine.describe()))
     return rows
+
+
+def with_the_kernel_of_bitsandbytes(model: nn.Module) -> nn.Module:
+    """4-bit layers as bitsandbytes makes them: with its kernel for inference, which the course turns off."""
+    for layer in model.modules():
+        if isinstance(layer, Linear4bit):
+            layer.support_avx512bf16_for_cpu = has_avx512bf16()
+    return model
+
+
+@torch.no_grad()
+def gap(model: nn.Module, tokenizer: PreTrainedTokenizerBase, thread: list[Turn], one: str, other: str) -> float:
+    """How much likelier the model finds one of the two first tokens that differ, in nats; near 0, it is a tie."""
+    ids = [
+        chat.encode([*thread, {"role": "assistant", "content": text}], tokenizer)["input_ids"] for text in (one, other)
+    ]
+    first = next(place for place, (a, b) in enumerate(zip(*ids, strict=False)) if a != b)
+    with evaluating(model) as device:
+        logits = model(torch.tensor([ids[0][:first]], device=device)).logits[0, -1].float()
+    return abs(logits[ids[0][first]] - logits[ids[1][first]]).item()
 
 
 def main() -> None:
@@ -92,13 +125,11 @@ def main() -> None:
     tokenizer, rows = loading.load_tokenizer(), []
     for dtype, method in KINDS:
         if dtype != "bf16" or machine.has_native_bf16():
-            rows += measure(dtype, method, tokenizer)
-    files.write_whole(files.ROOT / "build" / "generation.json", json.dumps([asdict(row) for row in rows], indent=1))
-    table = Table("dtype", "method", "answers", "plain, tokens/s", "ours, tokens/s", "times", "same answers")
+            rows += [asdict(row) for row in measure(dtype, method, tokenizer)]
+    files.write_whole(files.ROOT / "build" / "generation.json", json.dumps(rows, indent=1))
+    table = Table(*report.GENERATION_HEAD)
     for row in rows:
-        times = row.ours_tokens_per_second / max(row.plain_tokens_per_second, math.ulp(1.0))
-        speeds = f"{row.plain_tokens_per_second:.0f}", f"{row.ours_tokens_per_second:.0f}", f"{times:.2f}"
-        table.add_row(row.dtype, row.method, row.answers, *speeds, f"{row.same} of {row.of}")
+        table.add_row(*report.generation_row(row))
     Console().print(table)
 
 

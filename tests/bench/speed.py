@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from course_utils import loading, machine, memory, studies
+from course_utils import batches, loading, machine, memory, studies
 from course_utils.studies import equal_quality
 from course_utils.studies.equal_quality import VARIANTS
 from course_utils.training import Recipe
@@ -24,7 +24,7 @@ KINDS = {  # dtype and method of a row, and the fields of the recipe that make i
     ("bf16", "lora"): {"precision": "bf16"},
     ("bf16", "qlora"): {"precision": "nf4-dq", "compute_dtype": "bf16"},
 }
-CONVERSATIONS = replace(equal_quality.CONVERSATIONS, max_length=128, steps=ROUNDS * STEPS)
+CONVERSATIONS = replace(equal_quality.CONVERSATIONS, steps=ROUNDS * STEPS)
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,13 @@ def heldout_nll(variant: str, dtype: str) -> float | None:
 
 def _work(recipe: Recipe, connection: Connection) -> None:
     """One variant in its own process: trains, and waits for its turn before the first step and after each round."""
-    if equal_quality.variant(recipe) == "ours":
+    name = equal_quality.variant(recipe)
+    if name == "ours":  # as in the course's commands; `tests.bench.profile` measures what it gains
         machine.keep_freed_memory()
     tokenizer = loading.load_tokenizer()
     examples = some_conversations(tokenizer, recipe)
+    if name == "stock_trl_tuned":
+        examples = grouped(examples, recipe)
     shortest = sorted(examples, key=lambda example: len(example["input_ids"]))[: recipe.batch_size]
     equal_quality.train(replace(recipe, steps=1), tokenizer, shortest)  # what a process does once is not timed
     started = 0.0
@@ -119,6 +122,12 @@ def some_conversations(tokenizer: Any, recipe: Recipe) -> list[Any]:
     fitting = equal_quality.conversations(tokenizer, recipe)["train"]
     wanted = recipe.steps * recipe.batch_size
     return [fitting[index * len(fitting) // wanted] for index in range(wanted)]
+
+
+def grouped(examples: list[Any], recipe: Recipe) -> list[Any]:
+    """In the order of `batches`: transformers' own grouping needs a larger set than this, and leaves it as it is."""
+    in_batches = batches.batches(examples, recipe.batch_size, recipe.seed, "group_by_length")
+    return [example for _ in range(recipe.steps) for example in next(in_batches)]
 
 
 def main() -> list[dict[str, Any]]:
