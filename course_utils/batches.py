@@ -60,7 +60,13 @@ def check_examples(examples: Sequence[Example]) -> None:
 
 
 def token_losses(model: nn.Module, batch: Batch) -> torch.Tensor:
-    """Loss in nats of every supervised token of a batch, as one vector; the batch may lie on any device.
+    """Loss in nats of every supervised token of a batch, as one vector; the batch may lie on any device."""
+    logits, targets = supervised_logits(model, batch)
+    return cross_entropy(logits.float(), targets, reduction="none")
+
+
+def supervised_logits(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """The logits that predict the supervised tokens, row by row of the batch, and those tokens.
 
     The logits are the largest tensor of a step (batch x length x vocabulary), and most positions have no label. So the
     model's head is shown the hidden states of the supervised positions alone; the model's own code does the rest.
@@ -73,7 +79,7 @@ def token_losses(model: nn.Module, batch: Batch) -> torch.Tensor:
         logits = model(**inputs, use_cache=False).logits
     if logits.dim() == 3:  # no head was found: all positions went through it
         logits = _supervised(logits, counted)
-    return cross_entropy(logits.float(), targets[counted].to(logits.device), reduction="none")
+    return logits, targets[counted].to(logits.device)
 
 
 def _head_sees_only(counted: torch.Tensor, model: nn.Module) -> AbstractContextManager:

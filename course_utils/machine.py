@@ -152,10 +152,15 @@ def keep_freed_memory() -> None:
             libc.mallopt(option, 2**31 - 1)
 
 
+def _bf16_units() -> str:
+    """What multiplies bfloat16 on this CPU: AMX has units for whole tiles, and is several times as fast as the rest."""
+    return "AMX bf16" if torch.cpu.get_capabilities().get("amx_bf16") else "native bf16"
+
+
 def describe() -> str:
     """One line on the hardware and the main libraries, for records and bug reports."""
     here = torch.cuda.get_device_name() if device() == "cuda" else f"{platform.machine()} CPU"
-    flags = torch.backends.cpu.get_cpu_capability() + (" with native bf16" if has_native_bf16("cpu") else "")
+    flags = torch.backends.cpu.get_cpu_capability() + (f" with {_bf16_units()}" if has_native_bf16("cpu") else "")
     names = ("torch", "transformers", "peft", "bitsandbytes", "trl")  # the last one is there for notebook 04 only
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in names if find_spec(name))
     return f"{here} ({flags}), {torch.get_num_threads()} threads, Python {platform.python_version()}, {versions}"

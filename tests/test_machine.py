@@ -202,6 +202,9 @@ def test_describe_names_versions_and_instruction_set(monkeypatch):
     assert torch.backends.cpu.get_cpu_capability() in machine.describe()
     monkeypatch.setattr(machine, "find_spec", lambda name: None if name == "trl" else name)
     assert "trl" not in machine.describe(), "notebooks 01 to 03, and studies, do without it"
+    for found, words in (({"amx_bf16": True}, " with AMX bf16)"), ({"avx512_bf16": True}, " with native bf16)")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=found: found)
+        assert words in machine.describe()
 
 
 def test_environment_of_the_tests_is_the_cpu_profile():
