@@ -770,8 +770,8 @@ FAULTS = [
     Fault(
         "the order of batches has no seed",
         "course_utils/batches.py",
-        "random.Random(seed), order",
-        "random.Random(), order",
+        "random.Random(seed), len(lengths)",
+        "random.Random(), len(lengths)",
         "tests/test_batches.py::test_batches_show_every_example_once_per_pass_in_a_seeded_order",
     ),
     Fault(
@@ -1057,16 +1057,44 @@ FAULTS = [
     Fault(
         "a grouped order groups nothing",
         "course_utils/batches.py",
-        'sorted(window, key=lambda one: len(one["input_ids"]))',
+        "sorted(window, key=lengths.__getitem__)",
         "window",
         "tests/test_batches.py::test_a_grouped_order_has_like_lengths_in_a_batch_and_every_example_once_a_pass",
     ),
     Fault(
         "a grouped order goes from short to long",
         "course_utils/batches.py",
-        'rng.sample(cut, len(cut)) if order == "group_by_length" else cut',
-        "cut",
+        "rng.sample(cut, len(cut)) for place",
+        "cut for place",
         "tests/test_batches.py::test_a_grouped_order_has_like_lengths_in_a_batch_and_every_example_once_a_pass",
+    ),
+    Fault(
+        "every pass of TRL's trainer has the order of the first",
+        "course_utils/batches.py",
+        "islice(found, self.epoch, None)",
+        "islice(found, 0, None)",
+        "tests/test_sft.py::test_grouped_passes_are_those_of_the_plain_loop",
+    ),
+    Fault(
+        "the backward pass of gradient checkpointing meets other formats than the forward pass",
+        "course_utils/training/fast.py",
+        'or getattr(bare, "is_gradient_checkpointing", False)',
+        "",
+        "tests/test_fast.py::test_with_gradient_checkpointing_the_gradients_are_the_same",
+    ),
+    Fault(
+        "the head is copied for every row that is asked",
+        "course_utils/evaluation/answers.py",
+        "(seen[0].contiguous(), *seen[1:])",
+        "seen",
+        "tests/test_evaluation.py::test_the_head_is_not_copied_for_every_row",
+    ),
+    Fault(
+        "weights that bitsandbytes has packed for its kernel are unpacked as if they were not",
+        "course_utils/evaluation/plain_layers.py",
+        'and not getattr(state, "packing_format_for_cpu", False)',
+        "",
+        "tests/test_plain_layers.py::test_what_the_model_itself_repacks_or_takes_apart_stays",
     ),
     Fault(
         "a token of a short batch counts for many of a long one",
