@@ -24,6 +24,7 @@ from course_utils.studies.__main__ import STUDIES
 from course_utils.training import LORA, Recipe
 
 RECIPE = Recipe(lr=1e-3, steps=1)
+UNDER_WAY = {"forgetting"}  # runs are still missing, so no notebook and no document may quote it
 
 
 @pytest.fixture
@@ -273,11 +274,17 @@ def test_a_study_without_records_names_those_that_have(made):
 
 @pytest.mark.parametrize("study", STUDIES.values(), ids=lambda study: study.name)
 def test_committed_records_are_complete_and_no_others(study):
-    assert not study.open()
-    assert len(study.done()) == len(study.recipes)
+    assert bool(study.open()) == (study.name in UNDER_WAY)
+    assert len(study.done()) + len(study.open()) == len(study.recipes)
     for line in study.done():
         assert "torch 2" in line["machine"]
         assert "CPU" in line["machine"] or "NVIDIA" in line["machine"]
+
+
+def test_nothing_quotes_a_study_that_is_under_way():
+    texts = [*files.notebooks(), *(files.ROOT / name for name in ("README.md", "CLAIMS.md", "data/README.md"))]
+    for name in UNDER_WAY:
+        assert not [path.name for path in texts if f"`{name}`" in path.read_text(encoding="utf-8")]
 
 
 def test_no_other_study_has_the_seed_of_the_pilot():

@@ -1,7 +1,13 @@
 """What is there to learn from, and be measured on?"""
 
 from course_utils.core.rows import DataError
-from course_utils.datafiles.collection import load_conversations, load_figures, load_passages, load_prompts
+from course_utils.datafiles.collection import (
+    load_conversations,
+    load_figures,
+    load_passage_kinds,
+    load_passages,
+    load_prompts,
+)
 from course_utils.datafiles.tasks import load_task
 from course_utils.datafiles.trees import SPLITS, Message, split_of
 
@@ -11,6 +17,7 @@ __all__ = [
     "Message",
     "load_conversations",
     "load_figures",
+    "load_passage_kinds",
     "load_passages",
     "load_prompts",
     "load_task",

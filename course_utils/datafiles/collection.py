@@ -80,6 +80,11 @@ def load_passages() -> list[str]:
     return [row["text"] for row in checked("passages.jsonl", "id", "kind", "text")]
 
 
+def load_passage_kinds() -> list[str]:
+    """Of which kind each of them is: "news", "encyclopedia", "narrative", "dialogue", "code" or "poetry"."""
+    return [row["kind"] for row in checked("passages.jsonl", "id", "kind", "text")]
+
+
 def load_prompts() -> list[dict[str, Any]]:
     """The 80 evaluation prompts: `id`, `category`, `text`, `reference` answer, and what it `must` contain."""
     return checked("prompts.jsonl", "id", "category", "text", "reference", "must")

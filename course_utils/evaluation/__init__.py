@@ -1,6 +1,18 @@
 """Is it better, and what did it forget? Losses on held-out text, generated answers, and whether they stop."""
 
 from course_utils.evaluation.answers import Answer, accuracy, generate, stop_rate
+from course_utils.evaluation.drift import Predictions, drift, predictions
 from course_utils.evaluation.losses import NLL, general_nll, nll
 
-__all__ = ["NLL", "Answer", "accuracy", "general_nll", "generate", "nll", "stop_rate"]
+__all__ = [
+    "NLL",
+    "Answer",
+    "Predictions",
+    "accuracy",
+    "drift",
+    "general_nll",
+    "generate",
+    "nll",
+    "predictions",
+    "stop_rate",
+]

@@ -1069,6 +1069,20 @@ FAULTS = [
         "tests/test_batches.py::test_a_grouped_order_has_like_lengths_in_a_batch_and_every_example_once_a_pass",
     ),
     Fault(
+        "the divergence is measured from the trained model's side",
+        "course_utils/evaluation/drift.py",
+        "old.exp() * (old - new)",
+        "new.exp() * (new - old)",
+        "tests/test_drift.py::test_drift_equals_torchs_divergence_and_loss_example_by_example",
+    ),
+    Fault(
+        "forgetting is measured on passages that are rehearsed, too",
+        "course_utils/studies/forgetting.py",
+        'range(len(passages)) if place % SCORING["rehearsed"]',
+        "range(len(passages))",
+        "tests/test_forgetting.py::test_rehearsed_passages_are_not_those_that_forgetting_is_measured_on",
+    ),
+    Fault(
         "every pass of TRL's trainer has the order of the first",
         "course_utils/batches.py",
         "islice(found, self.epoch, None)",

@@ -1,0 +1,164 @@
+"""What is forgotten while something is learned, and what foretells it? LoRA and full fine-tuning, on the way."""
+
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import nn
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from course_utils import chat, datafiles, evaluation, loading, training
+from course_utils.studies.records import Study, grid
+from course_utils.training import LORA, Recipe
+
+DATES = Recipe(adapter=LORA, data="dates", lr=1e-3, steps=80)
+ADDITION = replace(DATES, data="addition", steps=160)
+SEEDS = [0, 1, 2]
+MATRICES = "_proj.weight"  # the 210 that LoRA adapts; norms and the head, which is the embedding, are left
+SCORING = {
+    "checkpoints": {"dates": [5, 10, 20, 40, 80], "addition": [40, 80, 160]},
+    "max_new_tokens": 14,
+    "max_length": 256,
+    "shots": 8,
+    "rehearsed": 6,  # every sixth passage is kept for the rehearsal, the others are what forgetting is measured on
+    "rehearsal_steps": 5,
+}
+
+
+def run(recipe: Recipe) -> dict[str, Any]:
+    """Learning and forgetting at the checkpoints; in the end ten general passages are rehearsed for a few steps.
+
+    A score is a list over the checkpoints; `general_nll_by_kind` has a list for each, in the order of the kinds' names.
+    Without training there is one look, and the accuracy with a few rows shown.
+    """
+    tokenizer = loading.load_tokenizer(recipe.model, revision=recipe.revision)
+    rows = {split: datafiles.load_task(recipe.data, split) for split in datafiles.SPLITS}
+    model = training.prepare_model(recipe)
+    probe = Probe(model, tokenizer, recipe, rows)
+    scores: dict[str, Any] = {}
+    if recipe.steps:
+        checkpoints = SCORING["checkpoints"][recipe.data]
+
+        def on_step(step: int, _: float) -> None:
+            if step + 1 in checkpoints:
+                probe.look()
+
+        encoded = chat.encode_answers(rows["train"], tokenizer, recipe.template)
+        history = training.fit(model, encoded, recipe, on_step=on_step)
+        scores = {"losses": [round(loss, 4) for loss in history.losses], "tokens": history.tokens}
+    else:
+        probe.look()
+        scores["few_shot_accuracy"] = probe.few_shot_accuracy()
+    scores |= probe.seen
+    probe.seen = {}
+    training.fit(model, probe.rehearsed, _rehearsal(recipe))
+    probe.look()
+    return scores | {f"{name}_after_rehearsal": values[0] for name, values in probe.seen.items()}
+
+
+def _rehearsal(recipe: Recipe) -> Recipe:
+    """A few steps on general text, at the rate of the run."""
+    return replace(
+        recipe, data=None, steps=SCORING["rehearsal_steps"], batch_size=10, schedule="constant", warmup_steps=0
+    )
+
+
+class Probe:
+    """Measures one model again and again, beside what it was before training."""
+
+    def __init__(
+        self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, rows: dict[str, list[Any]]
+    ) -> None:
+        self.model, self.tokenizer, self.recipe, self.rows = model, tokenizer, recipe, rows
+        passages = [chat.encode_text(text, tokenizer, SCORING["max_length"]) for text in datafiles.load_passages()]
+        self.rehearsed = passages[:: SCORING["rehearsed"]]
+        kept = [place for place in range(len(passages)) if place % SCORING["rehearsed"]]
+        self.kinds = [datafiles.load_passage_kinds()[place] for place in kept]
+        self.general = evaluation.predictions(model, [passages[place] for place in kept])
+        self.task = {
+            split: evaluation.predictions(model, chat.encode_answers(rows[split], tokenizer, recipe.template))
+            for split in ("validation", "test")
+        }
+        self.start = _matrices(model)
+        self.seen: dict[str, list[Any]] = {}
+
+    def look(self) -> None:
+        """Add one entry to every score."""
+        found = {"accuracy": self.accuracy([], self.rows["test"]), "update_norm": self.update_norm()}
+        for measured, before in {**self.task, "general": self.general}.items():
+            drift = evaluation.drift(self.model, before)
+            found |= {f"{measured}_{name}": value for name, value in _per_token(drift).items()}
+        kinds = drift.groupby(self.kinds).sum()  # of the general text, which came last
+        found["general_nll_by_kind"] = [round(value, 5) for value in kinds.nats / kinds.tokens]
+        for name, value in found.items():
+            self.seen.setdefault(name, []).append(value)
+
+    def accuracy(self, shots: list[Any], rows: list[Any]) -> float:
+        """Share of exactly right answers."""
+        asked = [[*shots, *chat.question(row["prompt"])] for row in rows]
+        answers = evaluation.generate(
+            self.model,
+            self.tokenizer,
+            asked,
+            template=self.recipe.template,
+            max_new_tokens=SCORING["max_new_tokens"],
+        )
+        return round(evaluation.accuracy(answers, [row["answer"] for row in rows]), 4)
+
+    def few_shot_accuracy(self) -> float:
+        """What the model can do without training, once it is shown some rows."""
+        shown = self.rows["train"][: SCORING["shots"]]
+        return self.accuracy(
+            [turn for row in shown for turn in chat.question(row["prompt"], row["answer"])], self.rows["test"]
+        )
+
+    def update_norm(self) -> float:
+        """Frobenius norm of what was added to the matrices that LoRA adapts, all together."""
+        now = _matrices(self.model)
+        return round(sum((now[name] - old).square().sum().item() for name, old in self.start.items()) ** 0.5, 5)
+
+
+def _per_token(drift: pd.DataFrame) -> dict[str, float]:
+    """The loss, the divergence from the predictions before (both in nats), and the share of equal first choices."""
+    sums = drift.sum()
+    names = {"nll": sums.nats, "kl": sums.kl, "same": sums.same}
+    return {name: round(float(value / sums.tokens), 6) for name, value in names.items()}
+
+
+@torch.no_grad()
+def _matrices(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The matrices that LoRA adapts, by the names of their layers, with what an adapter adds to them."""
+    adapted = {name: layer for name, layer in model.named_modules() if isinstance(layer, LoraLayer)}
+    if adapted:
+        return {
+            name: layer.get_base_layer().weight + layer.get_delta_weight("default") for name, layer in adapted.items()
+        }
+    return {name: p.detach().clone() for name, p in model.named_parameters() if name.endswith(MATRICES)}
+
+
+def _recipes() -> list[Recipe]:
+    full = replace(DATES, adapter=None)
+    decayed = {"schedule": "linear", "warmup_steps": 8}
+    runs = [
+        *grid(DATES, lr=[1e-4, 3e-4, 1e-3], seed=SEEDS),
+        *grid(full, lr=[1e-5, 3e-5, 1e-4], seed=SEEDS),
+        *grid(replace(full, lr=1e-4, trainable=MATRICES), seed=SEEDS),
+        *grid(DATES, adapter=[{**LORA, "r": r} for r in (1, 64)], seed=SEEDS),
+        *grid(replace(DATES, **decayed), seed=SEEDS),
+        *grid(replace(full, lr=1e-4, **decayed), seed=SEEDS),
+        *grid(ADDITION, lr=[3e-4, 1e-3], seed=SEEDS),
+        *grid(replace(ADDITION, adapter=None), lr=[3e-5, 1e-4], seed=SEEDS),
+    ]
+    untrained = [replace(DATES, steps=0), replace(full, lr=1e-4, steps=0), replace(ADDITION, steps=0)]
+    return untrained + sorted(runs, key=lambda recipe: recipe.seed)  # a study cut short has whole seeds
+
+
+STUDY = Study(
+    "forgetting",
+    _recipes(),
+    run,
+    SCORING,
+    ("tasks/dates.jsonl", "tasks/addition.jsonl", "passages.jsonl"),
+)
