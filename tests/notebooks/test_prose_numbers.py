@@ -216,7 +216,8 @@ def of_the_datasheet() -> Iterator[tuple[str, str, str]]:
     text = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
     text = re.sub(r"<!-- statistics -->.*<!-- /statistics -->", "", text, flags=re.DOTALL)
     text = re.sub(r"^\|.*$", "", text, flags=re.MULTILINE)
-    yield without(text, "data/README.md"), "\n".join([datasheet_text(), of_studies(*STUDIES), of_the_replies()]), ""
+    quoted = of_studies(*(name for name in STUDIES if f"`{name}`" in text))
+    yield without(text, "data/README.md"), "\n".join([datasheet_text(), quoted, of_the_replies()]), ""
 
 
 DOCUMENTS = {
