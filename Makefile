@@ -22,8 +22,8 @@ install: $(INSTALLED)  ## make .venv and install the pinned packages
 model: $(INSTALLED)  ## fetch the language model (93 MB, once)
 	@$(BIN)/python -m course_utils.loading
 
-course: model  ## run the four notebooks; executed copies and HTML go to build/course/
-	@$(BIN)/python -m course_utils.course
+course: model  ## run the four lessons (ALL=1: the deeper halves too); executed copies and HTML go to build/course/
+	@$(BIN)/python -m course_utils.course $(if $(ALL),--all)
 
 lab: model  ## open the notebooks in JupyterLab
 	$(BIN)/python -m jupyterlab --ServerApp.kernel_spec_manager_class=course_utils.course.execute.ThisPython --notebook-dir notebooks

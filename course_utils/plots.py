@@ -20,7 +20,8 @@ from matplotlib.patheffects import withStroke
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P")
-FONT = 12
+FONT = 14
+HATCHES = ("", "//", "..", "xx", "--", "\\\\")  # gray tells the parts of a bar apart by them
 HALO = [withStroke(linewidth=3, foreground="white")]  # a label that lies on a line stays readable
 
 
@@ -119,21 +120,26 @@ def curves(
     return figure.described(*(_extent(name, frame.reset_index(), x, y) for name, frame in frames.items()))
 
 
-def heat_map(title: str, xlabel: str, ylabel: str, matrix: np.ndarray) -> Picture:
-    """A matrix of shares between 0 (white) and 1 (black); rows and columns count from 1.
+def heat_maps(title: str, xlabel: str, ylabel: str, panels: Mapping[str, np.ndarray]) -> Picture:
+    """Matrices of shares side by side, from white (0) to black (the largest of all); rows and columns count from 1.
 
     Raises:
-        ValueError: the matrix is empty, or a share is not finite.
+        ValueError: no matrix, an empty one, or a share that is not finite.
     """
-    _numbers(title, matrix)
-    figure, axes = canvas(title, xlabel, ylabel, height=2.8)
-    rows, columns = matrix.shape
-    image = axes.imshow(
-        matrix, cmap="Grays", vmin=0, vmax=1, aspect="auto", extent=(0.5, columns + 0.5, rows + 0.5, 0.5)
-    )
-    figure.colorbar(image, ax=axes).ax.tick_params(labelsize=FONT)
-    row, column = np.unravel_index(matrix.argmax(), matrix.shape)
-    return figure.described(f"Heat map of {rows} x {columns} shares; the largest is at ({row + 1}, {column + 1}).")
+    _some(title, panels)
+    largest = max(float(_numbers(f"{title}, {name}", matrix).max()) for name, matrix in panels.items())
+    figure = Picture(figsize=(4.2 * len(panels) + 0.8, 3.2), dpi=90, layout="constrained")
+    figure.suptitle(title, fontsize=FONT + 1, x=0.01, ha="left")
+    for axes, (name, matrix) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        rows, columns = matrix.shape
+        extent = (0.5, columns + 0.5, rows + 0.5, 0.5)
+        image = axes.imshow(matrix, cmap="Grays", vmin=0, vmax=largest, aspect="auto", extent=extent)
+        axes.set_title(name, fontsize=FONT)
+        axes.set_xlabel(xlabel, fontsize=FONT)
+        axes.set_ylabel(ylabel, fontsize=FONT)
+        axes.tick_params(labelsize=FONT)
+    figure.colorbar(image, ax=figure.axes).ax.tick_params(labelsize=FONT)
+    return figure.described(*(_shares(name, matrix) for name, matrix in panels.items()))
 
 
 def bars(title: str, xlabel: str, values: Mapping[str, float], unit: str = "", log: bool = False) -> Picture:
@@ -152,7 +158,36 @@ def bars(title: str, xlabel: str, values: Mapping[str, float], unit: str = "", l
     axes.bar_label(drawn, labels=[f" {_short(number)}{unit}" for number in numbers], fontsize=FONT)
     axes.tick_params(axis="y", labelsize=FONT)
     axes.margins(x=0.18)
-    return figure.described(f"Bar chart of {len(values)} values; the largest is {max(values, key=values.get)}.")
+    listed = ", ".join(f"{name} {_short(value)}{unit}" for name, value in values.items())
+    return figure.described(f"Bar chart of {len(values)} values: {listed}.")
+
+
+def stacked_bars(title: str, xlabel: str, parts: pd.DataFrame) -> Picture:
+    """One horizontal bar for each row, divided into the columns; its sum behind it, the columns' names above.
+
+    Raises:
+        ValueError: no rows or columns, more than six columns, or a part that is negative or not finite.
+    """
+    _some(title, parts.index)
+    if len(parts.columns) > len(COLORS):
+        raise ValueError(f"{title}: a bar can have at most {len(COLORS)} parts, here are {len(parts.columns)}.")
+    if (_numbers(title, parts.to_numpy()) < 0).any():
+        raise ValueError(f"{title}: a part of a bar cannot be negative.")
+    figure, axes = canvas(title, xlabel, "", width=8.4, height=1.9 + 0.5 * len(parts))
+    rows, left = parts.iloc[::-1], np.zeros(len(parts))
+    for color, hatch, name in zip(COLORS, HATCHES, parts, strict=False):
+        drawn = {"color": color, "edgecolor": "white", "hatch": hatch, "label": name}
+        axes.barh(rows.index, rows[name], left=left, **drawn)
+        left = left + rows[name].to_numpy()
+    for place, total in enumerate(left):
+        axes.annotate(_short(total), (total, place), xytext=(6, 0), textcoords="offset points", va="center", size=FONT)
+    axes.tick_params(axis="y", labelsize=FONT)
+    axes.margins(x=0.12)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=FONT, frameon=False, handleheight=1.4)
+    listed = {bar: ", ".join(f"{name} {_short(value)}" for name, value in row.items()) for bar, row in parts.iterrows()}
+    return figure.described(
+        *(f"{bar}: {text}; together {_short(parts.loc[bar].sum())}." for bar, text in listed.items())
+    )
 
 
 def histogram(title: str, xlabel: str, values: Sequence[float], marks: Sequence[float] = ()) -> Picture:
@@ -163,7 +198,11 @@ def histogram(title: str, xlabel: str, values: Sequence[float], marks: Sequence[
     for mark in marks:
         _numbers(f"{title}, marks", mark)
         axes.axvline(mark, color=COLORS[1], linewidth=1.5, linestyle="--")
-    return figure.described(f"Histogram of {len(values)} values, with {len(marks)} marks.")
+    low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
+    return figure.described(
+        f"Histogram of {len(values)} values, with {len(marks)} marks; "
+        f"median {middle:.3g}, nine tenths between {low:.3g} and {high:.3g}."
+    )
 
 
 def matrices(title: str, shown: Mapping[str, np.ndarray]) -> Picture:
@@ -234,6 +273,17 @@ def _extent(name: str, frame: pd.DataFrame, x: str, y: str) -> str:
     ends = (frame[y].idxmin(), frame[y].idxmax())
     lowest, highest = (f"{frame[y][i]:.3g} at {x} {frame[x][i]:.3g}" for i in ends)
     return f"{name}: {len(frame)} points, lowest {y} {lowest}, highest {highest}."
+
+
+def _shares(name: str, matrix: np.ndarray) -> str:
+    """The corners, and where the largest share lies."""
+    rows, columns = matrix.shape
+    place = np.unravel_index(matrix.argmax(), matrix.shape)
+    first, last = matrix[0, 0], matrix[-1, -1]
+    return (
+        f"{name}: {rows} x {columns} shares, {first:.3f} at (1, 1), {last:.3f} at ({rows}, {columns}), "
+        f"largest {matrix[place]:.3f} at ({place[0] + 1}, {place[1] + 1})."
+    )
 
 
 def _short(number: float) -> str:

@@ -165,7 +165,7 @@ def test_first_three_notebooks_need_neither_trl_nor_datasets():
     assert names.isdisjoint({"trl", "datasets"})
     assert {r.name for r in bootstrap.requirements("sft")} - names == {"trl", "datasets"}
     absent = "import sys; sys.modules['trl'] = sys.modules['datasets'] = None"
-    code = "\n".join([absent, *(line for name in NOTEBOOKS[:3] for line in imports(name))])
+    code = "\n".join([absent, *(line for name in NOTEBOOKS if name[:2] != "04" for line in imports(name))])
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

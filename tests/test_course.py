@@ -98,7 +98,7 @@ def test_a_run_leaves_pages_and_notebooks_and_prints_on_any_console(made, tmp_pa
     root.mkdir()
     path = made("1").rename(root / "made.ipynb")
     monkeypatch.setattr(course, "ROOT", root)
-    monkeypatch.setattr(course, "notebooks", lambda: [path])
+    monkeypatch.setattr(course, "lessons", lambda: [path])
     monkeypatch.setattr(course, "default_model_dir", lambda: None)
     monkeypatch.setattr(sys, "argv", ["course"])
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="cp1252"))

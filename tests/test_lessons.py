@@ -38,3 +38,15 @@ def test_each_call_gives_definitions_of_its_own(lesson):
 def test_a_notebook_that_is_not_there_names_those_that_are(lesson):
     with pytest.raises(ValueError, match="There is no notebook '01_lora'; choose from 05_made"):
         lessons.definitions("01_lora")
+
+
+def test_a_notebook_that_takes_definitions_from_another_can_be_taken_from(lesson):
+    sources = [
+        "the first cell",
+        "from course_utils import lessons\n\nmade = lessons.definitions('05_made')\nlost = made.double(1 / 0)",
+        "def four_times(x: float) -> float:\n    return made.double(made.double(x))",
+    ]
+    cells = list(map(v4.new_code_cell, sources))
+    (files.ROOT / "notebooks" / "deeper").mkdir()
+    nbformat.write(v4.new_notebook(cells=cells), files.ROOT / "notebooks" / "deeper" / "05_deeper.ipynb")
+    assert lessons.definitions("05_deeper").four_times(1.5) == 6

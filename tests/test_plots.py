@@ -11,6 +11,7 @@ from matplotlib.text import Text
 from course_utils import plots
 
 NAN, INF = float("nan"), float("inf")
+STACK = pd.DataFrame({"weights": [4.0, 4.0], "states": [8.0, 0.5]}, index=["full", "LoRA"])
 POINTS = pd.DataFrame({"lr": [1e-4, 1e-3], "gain": [0.25, 0.5], "gain_half": [0.1, 0.05]})
 
 
@@ -21,8 +22,11 @@ POINTS = pd.DataFrame({"lr": [1e-4, 1e-3], "gain": [0.25, 0.5], "gain_half": [0.
             lambda: plots.loss_curves("t", {"LoRA": [3, 2, 1], "full": [1, 2, 3]}),
             "Loss of LoRA over 3 steps; the last third lies",
         ),
-        (lambda: plots.bars("t", "MB", {"a": 1.0, "b": 2000.0}), "Bar chart of 2 values; the largest is b."),
-        (lambda: plots.histogram("t", "x", np.arange(10.0), [1, 2]), "Histogram of 10 values, with 2 marks."),
+        (lambda: plots.bars("t", "MB", {"a": 1.0, "b": 2000.0}, " MB"), "Bar chart of 2 values: a 1 MB, b 2,000 MB."),
+        (
+            lambda: plots.histogram("t", "x", np.arange(10.0), [1, 2]),
+            "Histogram of 10 values, with 2 marks; median 4.5, nine tenths between 0.45 and 8.55.",
+        ),
         (
             lambda: plots.matrices("t", {"one": np.eye(3), "rank 1": np.ones((2, 2))}),
             "2 matrices on one scale: one, rank 1.",
@@ -32,8 +36,14 @@ POINTS = pd.DataFrame({"lr": [1e-4, 1e-3], "gain": [0.25, 0.5], "gain_half": [0.
             "a: 2 points, lowest gain 0.25 at lr 0.0001, highest 0.5 at lr 0.001.",
         ),
         (
-            lambda: plots.heat_map("t", "x", "y", np.array([[0.1, 0.2, 0.3], [0.4, 0.9, 0.1]])),
-            "Heat map of 2 x 3 shares; the largest is at (2, 2).",
+            lambda: plots.heat_maps(
+                "t", "x", "y", {"a": np.array([[0.1, 0.2, 0.3], [0.4, 0.9, 0.15]]), "b": np.eye(2)}
+            ),
+            "a: 2 x 3 shares, 0.100 at (1, 1), 0.150 at (2, 3), largest 0.900 at (2, 2).\nb: 2 x 2 shares, 1.000 at",
+        ),
+        (
+            lambda: plots.stacked_bars("t", "MB", STACK),
+            "full: weights 4, states 8; together 12.\nLoRA: weights 4, states 0.5; together 4.5.",
         ),
     ],
 )
@@ -42,7 +52,7 @@ def test_pictures_describe_themselves(make, words, capsys):
     assert capsys.readouterr().out.startswith(words)
     png, metadata = picture._repr_png_()
     assert png.startswith(b"\x89PNG")
-    assert metadata["alt"].startswith(words)
+    assert metadata["alt"].startswith(words.replace("\n", " "))
 
 
 def test_loss_curves_say_whether_the_loss_fell(capsys):
@@ -127,8 +137,16 @@ def gains(*values):
         (lambda: plots.histogram("t", "x", [1, 2], [NAN]), "t, marks: value 1 of 1 is nan"),
         (lambda: plots.matrices("t", {}), "t: there is nothing to plot"),
         (lambda: plots.matrices("t", {"a": np.eye(2), "b": np.full((2, 2), INF)}), "t, b: value 1 of 4 is inf"),
-        (lambda: plots.heat_map("t", "x", "y", np.zeros((0, 3))), "t: there is nothing to plot"),
-        (lambda: plots.heat_map("t", "x", "y", np.array([[0.1, NAN]])), "t: value 2 of 2 is nan"),
+        (lambda: plots.heat_maps("t", "x", "y", {}), "t: there is nothing to plot"),
+        (lambda: plots.heat_maps("t", "x", "y", {"a": np.zeros((0, 3))}), "t, a: there is nothing to plot"),
+        (lambda: plots.heat_maps("t", "x", "y", {"a": np.array([[0.1, NAN]])}), "t, a: value 2 of 2 is nan"),
+        (lambda: plots.stacked_bars("t", "MB", STACK[:0]), "t: there is nothing to plot"),
+        (lambda: plots.stacked_bars("t", "MB", -STACK), "t: a part of a bar cannot be negative"),
+        (lambda: plots.stacked_bars("t", "MB", STACK * NAN), "t: value 1 of 4 is nan"),
+        (
+            lambda: plots.stacked_bars("t", "MB", pd.DataFrame([range(7)])),
+            "t: a bar can have at most 6 parts, here are 7",
+        ),
     ],
 )
 def test_what_a_picture_would_leave_out_in_silence_is_refused(make, words):
@@ -162,12 +180,27 @@ def test_curves_show_points_intervals_and_labels():
     [
         plots.loss_curves("t", {"a": [3, 2, 1]}),
         plots.bars("t", "MB", {"a": 1.0}),
-        plots.heat_map("t", "x", "y", np.eye(2)),
+        plots.heat_maps("t", "x", "y", {"a": np.eye(2)}),
+        plots.stacked_bars("t", "MB", STACK),
         plots.matrices("t", {"one": np.eye(3)}),
         plots.curves("t", {"a": POINTS}, "lr", "gain", xlabel="x", ylabel="y", label="lr"),
     ],
-    ids=["loss_curves", "bars", "heat_map", "matrices", "curves"],
+    ids=["loss_curves", "bars", "heat_maps", "stacked_bars", "matrices", "curves"],
 )
-def test_all_text_has_at_least_12_points(picture):
+def test_all_text_can_be_read_on_a_projector(picture):
     sizes = [text.get_fontsize() for text in picture.findobj(Text) if text.get_text()]
-    assert min(sizes) >= 12
+    assert min(sizes) >= 14
+
+
+def test_a_stacked_bar_shows_its_parts_end_to_end_and_their_sum():
+    picture = plots.stacked_bars("t", "MB", STACK)
+    (axes,) = picture.axes
+    ends = {(round(bar.get_x(), 6), round(bar.get_x() + bar.get_width(), 6)) for bar in axes.patches}
+    assert ends == {(0, 4), (4, 12), (4, 4.5)}
+    assert [text.get_text() for text in axes.texts] == ["4.5", "12"]
+    assert len({bar.get_hatch() for bar in axes.patches}) == 2
+
+
+def test_heat_maps_share_one_scale():
+    picture = plots.heat_maps("t", "x", "y", {"a": np.full((2, 2), 0.1), "b": np.full((2, 2), 0.3)})
+    assert {axes.images[0].get_clim() for axes in picture.axes[:2]} == {(0, 0.3)}

@@ -13,9 +13,14 @@ def data_dir() -> Path:
     return inside if inside.is_dir() else ROOT / "data"
 
 
-def notebooks() -> list[Path]:
-    """The notebooks of the clone, in the order in which they are run."""
+def lessons() -> list[Path]:
+    """The lessons of the clone, in the order in which they are run."""
     return sorted((ROOT / "notebooks").glob("0*.ipynb"))
+
+
+def notebooks() -> list[Path]:
+    """All notebooks of the clone: the lessons, then their deeper halves."""
+    return lessons() + sorted((ROOT / "notebooks" / "deeper").glob("0*.ipynb"))
 
 
 def notebook(name: str) -> Path:

@@ -1,7 +1,8 @@
 """How does the whole course run? Executes the notebooks in order and writes them, with HTML pages, to `build/course/`.
 
-python -m course_utils.course               # all four; executed copies, HTML and an index
-python -m course_utils.course --in-place    # the same, and the executed notebooks replace those in notebooks/
+python -m course_utils.course               # the four lessons; executed copies, HTML and an index
+python -m course_utils.course --all         # their deeper halves as well
+python -m course_utils.course --in-place    # all, and the executed notebooks replace those in notebooks/
 python -m course_utils.course --docs        # runs nothing: writes the generated parts of the documents
 """
 
@@ -15,7 +16,7 @@ from nbclient.exceptions import CellExecutionError
 from rich.console import Console
 
 from course_utils.core import console
-from course_utils.core.files import ROOT, notebooks, write_whole
+from course_utils.core.files import ROOT, lessons, notebooks, write_whole
 from course_utils.course import claims_page, datasheet, marks, readme, rooms
 from course_utils.course.execute import Run, execute, state_cost
 from course_utils.course.pages import index_page, page
@@ -33,8 +34,11 @@ def write_docs() -> None:
     marks.put_between(ROOT / "data" / "README.md", "statistics", f"```\n{statistics}\n```\n")
 
 
-def run(path: Path, target: Path, in_place: bool) -> Run:
-    """Execute a notebook; write the executed copy and its page to `target`, and with `in_place` the notebook itself."""
+def run(path: Path, target: Path, in_place: bool, order: list[str]) -> Run:
+    """Execute a notebook; write the executed copy and its page to `target`, and with `in_place` the notebook itself.
+
+    `order` holds the names of all that are run, to which the page links.
+    """
     try:
         notebook, done = execute(path)
     except CellExecutionError as error:
@@ -42,7 +46,7 @@ def run(path: Path, target: Path, in_place: bool) -> Run:
     state_cost(notebook, done)
     text = nbformat.writes(notebook) + "\n"
     write_whole(target / path.name, text)
-    write_whole(target / f"{path.stem}.html", page(notebook, [other.stem for other in notebooks()], path.stem))
+    write_whole(target / f"{path.stem}.html", page(notebook, order, path.stem))
     if in_place:
         write_whole(path, text)
         for name, picture in readme.pictures(notebook).items():
@@ -53,14 +57,16 @@ def run(path: Path, target: Path, in_place: bool) -> Run:
 def main() -> None:
     console.accept_all()
     parser = argparse.ArgumentParser(prog="python -m course_utils.course", description="Run the course.")
-    parser.add_argument("notebooks", nargs="*", type=Path, help="notebooks to run; all four by default")
-    parser.add_argument("--in-place", action="store_true", help="also replace the notebooks by their executed copies")
+    parser.add_argument("notebooks", nargs="*", type=Path, help="notebooks to run; the four lessons by default")
+    parser.add_argument("--all", action="store_true", help="run the deeper halves of the lessons as well")
+    parser.add_argument("--in-place", action="store_true", help="run all, and replace them by their executed copies")
     parser.add_argument("--docs", action="store_true", help="run nothing; write the generated parts of the documents")
     options = parser.parse_args()
     if options.docs:
         write_docs()
         return
-    paths = [path.resolve() for path in options.notebooks] or notebooks()
+    everything = options.all or options.in_place
+    paths = [path.resolve() for path in options.notebooks] or (notebooks() if everything else lessons())
     for path in paths:
         if not path.is_file():
             parser.error(f"there is no notebook {path}")
@@ -69,7 +75,7 @@ def main() -> None:
     target, screen, runs = ROOT / "build" / "course", Console(highlight=False), []
     for path in paths:
         with screen.status(f"{path.name} ..."):
-            runs.append(run(path, target, options.in_place))
+            runs.append(run(path, target, options.in_place, [other.stem for other in paths]))
         over = " (over the budget of 4 min and 4 GB)" * (runs[-1].seconds > SECONDS or runs[-1].peak > BYTES)
         screen.print(f"{path.name:24} {runs[-1].cost}{over}")
     if options.in_place:

@@ -67,7 +67,7 @@ def page() -> str:
     ]
     for path in notebooks():
         if found := collect([path]):
-            parts += [f"## [{path.stem}](notebooks/{path.name})", rows_of(found)]
+            parts += [f"## [{path.stem}]({path.relative_to(ROOT).as_posix()})", rows_of(found)]
     parts.append("## Not measured yet")
     parts.append(table(("claim", "source", "notebook"), [(r["statement"], r["source"], r["notebook"]) for r in owed]))
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"

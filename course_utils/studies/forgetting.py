@@ -152,7 +152,8 @@ def _recipes() -> list[Recipe]:
         *grid(replace(ADDITION, adapter=None), lr=[3e-5, 1e-4], seed=SEEDS),
     ]
     untrained = [replace(DATES, steps=0), replace(full, lr=1e-4, steps=0), replace(ADDITION, steps=0)]
-    return untrained + sorted(runs, key=lambda recipe: recipe.seed)  # a study cut short has whole seeds
+    ranks = grid(ADDITION, adapter=[{**LORA, "r": r} for r in (1, 64)], lr=[3e-4, 1e-3], seed=SEEDS)
+    return untrained + [each for part in (runs, ranks) for each in sorted(part, key=lambda recipe: recipe.seed)]
 
 
 STUDY = Study(

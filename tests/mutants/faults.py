@@ -665,7 +665,7 @@ FAULTS = [
     Fault(
         "a second start clones again",
         LORA,
-        '["..", "lora-course"]',
+        '["..", "../..", "lora-course"]',
         '[".."]',
         "tests/test_bootstrap.py::test_lone_notebook_finds_its_clone_again",
     ),

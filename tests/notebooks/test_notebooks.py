@@ -22,8 +22,16 @@ def lines(cell: nbformat.NotebookNode) -> int:
     return sum(bool(line.strip()) for line in cell.source.splitlines())
 
 
-def test_all_four_are_there():
-    assert list(NOTEBOOKS) == ["01_lora", "02_peft", "03_qlora", "04_guanaco_sft"]
+DEEPER = ["01_why_lora"]
+
+
+def test_all_four_lessons_are_there_and_their_deeper_halves():
+    assert list(NOTEBOOKS) == ["01_lora", "02_peft", "03_qlora", "04_guanaco_sft", *DEEPER]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_lesson_has_at_most_120_cells_and_a_deeper_half_100(name):
+    assert len(NOTEBOOKS[name].cells) <= (100 if name in DEEPER else 120)
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
