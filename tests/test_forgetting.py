@@ -86,7 +86,7 @@ def test_arms_are_paired_and_checkpoints_are_those_of_their_task():
     arms = {}
     for recipe in recipes:
         arms.setdefault(str(replace(recipe, seed=0)), set()).add(recipe.seed)
-    assert len(arms) == 15
+    assert len(arms) == 19
     assert all(seeds == {0, 1, 2} for seeds in arms.values())
     for recipe in recipes:
         assert forgetting.SCORING["checkpoints"][recipe.data][-1] == recipe.steps
