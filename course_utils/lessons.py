@@ -28,6 +28,7 @@ def definitions(name: str) -> SimpleNamespace:
 
 
 def _constant(node: ast.stmt) -> bool:
+    """Whether a statement names a constant, or what is taken from another notebook."""
     if not isinstance(node, ast.Assign) or not all(isinstance(target, ast.Name) for target in node.targets):
         return False
     taken = isinstance(node.value, ast.Call) and ast.unparse(node.value.func) == "lessons.definitions"

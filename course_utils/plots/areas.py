@@ -1,11 +1,12 @@
 """How large is each part, and where does it lie? Bars, counts, and matrices as shaded squares."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
-from course_utils.plots.style import COLORS, FONT, Picture, canvas, checked, short, some
+from course_utils.plots.style import COLORS, FONT, Picture, canvas, checked, name_axes, short, some
 
 HATCHES = ("", "//", "..", "xx", "--", "\\\\")  # gray tells the parts of a bar apart by them
 
@@ -19,15 +20,11 @@ def heat_maps(title: str, xlabel: str, ylabel: str, panels: Mapping[str, np.ndar
     some(title, panels)
     largest = max(float(checked(f"{title}, {name}", matrix).max()) for name, matrix in panels.items())
     figure = Picture(figsize=(4.2 * len(panels) + 0.8, 3.2), dpi=90, layout="constrained")
-    figure.suptitle(title, fontsize=FONT + 1, x=0.01, ha="left")
-    for axes, (name, matrix) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+    for axes, matrix in _side_by_side(figure, title, panels):
         rows, columns = matrix.shape
         extent = (0.5, columns + 0.5, rows + 0.5, 0.5)
         image = axes.imshow(matrix, cmap="Grays", vmin=0, vmax=largest, aspect="auto", extent=extent)
-        axes.set_title(name, fontsize=FONT)
-        axes.set_xlabel(xlabel, fontsize=FONT)
-        axes.set_ylabel(ylabel, fontsize=FONT)
-        axes.tick_params(labelsize=FONT)
+        name_axes(axes, xlabel, ylabel)
     figure.colorbar(image, ax=figure.axes).ax.tick_params(labelsize=FONT)
     return figure.described(*(_shares(name, matrix) for name, matrix in panels.items()))
 
@@ -48,8 +45,7 @@ def bars(title: str, xlabel: str, values: Mapping[str, float], unit: str = "", l
     axes.bar_label(drawn, labels=[f" {short(number)}{unit}" for number in numbers], fontsize=FONT)
     axes.tick_params(axis="y", labelsize=FONT)
     axes.margins(x=0.18)
-    listed = ", ".join(f"{name} {short(value)}{unit}" for name, value in values.items())
-    return figure.described(f"Bar chart of {len(values)} values: {listed}.")
+    return figure.described(f"Bar chart of {len(values)} values: {_listed(values, unit)}.")
 
 
 def stacked_bars(title: str, xlabel: str, parts: pd.DataFrame) -> Picture:
@@ -74,10 +70,7 @@ def stacked_bars(title: str, xlabel: str, parts: pd.DataFrame) -> Picture:
     axes.tick_params(axis="y", labelsize=FONT)
     axes.margins(x=0.12)
     figure.legend(loc="outside lower center", ncols=3, fontsize=FONT, frameon=False, handleheight=1.4)
-    listed = {bar: ", ".join(f"{name} {short(value)}" for name, value in row.items()) for bar, row in parts.iterrows()}
-    return figure.described(
-        *(f"{bar}: {text}; together {short(parts.loc[bar].sum())}." for bar, text in listed.items())
-    )
+    return figure.described(*(f"{bar}: {_listed(row)}; together {short(row.sum())}." for bar, row in parts.iterrows()))
 
 
 def histogram(title: str, xlabel: str, values: Sequence[float], marks: Sequence[float] = ()) -> Picture:
@@ -100,14 +93,24 @@ def matrices(title: str, shown: Mapping[str, np.ndarray]) -> Picture:
     some(title, shown)
     limit = max(float(np.abs(checked(f"{title}, {name}", matrix)).max()) for name, matrix in shown.items())
     figure = Picture(figsize=(2.2 * len(shown) + 0.6, 2.9), dpi=90, layout="constrained")
-    figure.suptitle(title, fontsize=FONT + 1, x=0.01, ha="left")
-    for axes, (name, matrix) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
+    for axes, matrix in _side_by_side(figure, title, shown):
         image = axes.imshow(matrix, cmap="PuOr", vmin=-limit, vmax=limit)
-        axes.set_title(name, fontsize=FONT)
         axes.set_xticks([])
         axes.set_yticks([])
     figure.colorbar(image, ax=figure.axes, shrink=0.7)
     return figure.described(f"{len(shown)} matrices on one scale: {', '.join(shown)}.")
+
+
+def _side_by_side(figure: Picture, title: str, shown: Mapping[str, np.ndarray]) -> Iterator[tuple[Axes, np.ndarray]]:
+    """Axes for each matrix, under its name, in one row."""
+    figure.suptitle(title, fontsize=FONT + 1, x=0.01, ha="left")
+    for axes, (name, matrix) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
+        axes.set_title(name, fontsize=FONT)
+        yield axes, matrix
+
+
+def _listed(values: Mapping[str, float] | pd.Series, unit: str = "") -> str:
+    return ", ".join(f"{name} {short(value)}{unit}" for name, value in values.items())
 
 
 def _shares(name: str, matrix: np.ndarray) -> str:

@@ -38,11 +38,16 @@ def canvas(title: str, xlabel: str, ylabel: str, width: float = 6.4, height: flo
     figure = Picture(figsize=(width, height), dpi=90, layout="constrained")
     axes = figure.subplots()
     axes.set_title(title, fontsize=FONT + 1, loc="left")
+    name_axes(axes, xlabel, ylabel)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def name_axes(axes: Axes, xlabel: str, ylabel: str) -> None:
+    """Write what the axes mean, in the size of all text."""
     axes.set_xlabel(xlabel, fontsize=FONT)
     axes.set_ylabel(ylabel, fontsize=FONT)
     axes.tick_params(labelsize=FONT)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
 
 
 def style_of(index: int, points: int, marked: bool) -> dict[str, Any]:
