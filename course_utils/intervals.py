@@ -29,6 +29,19 @@ def mean_and_interval(values: pd.Series | Sequence[float]) -> tuple[float, float
     return float(numbers.mean()), float(quantile * numbers.std(ddof=1) / np.sqrt(len(numbers)))
 
 
+def paired(a: pd.DataFrame, b: pd.DataFrame, column: str, by: str = "seed") -> tuple[float, float]:
+    """Mean of a minus b over the runs with the same seed, and the half-width of its 95 % interval (paired t).
+
+    Raises:
+        ValueError: a seed stands twice in a table, or in one table only; or a difference has no interval.
+    """
+    first, second = (table.set_index(by)[column] for table in (a, b))
+    if sorted(first.index) != sorted(second.index) or first.index.has_duplicates:
+        seeds = " and ".join(str(sorted(series.index)) for series in (first, second))
+        raise ValueError(f"{column}: runs are paired by {by}, and here are {seeds}; choose one run of each for both.")
+    return mean_and_interval(first - second)
+
+
 def share_and_interval(hits: int, trials: int) -> tuple[float, float, float]:
     """The share of hits among independent trials, and both ends of its 95 % interval (Wilson, 1927).
 

@@ -243,7 +243,7 @@ def test_every_published_number_names_its_source(name):
 
 def test_figures_are_those_of_the_papers():
     """Against facts that can be computed: parameter counts, win counts, and what a table says of itself."""
-    assert len(FIGURES) == 10
+    assert len(FIGURES) == 11
     methods = datafiles.load_figures("peft_method_comparison").set_index("method")
     layers, hidden, kv = 28, 3072, 1024  # Llama-3.2-3B
     assert methods.loc["LoRA r32 qv (alpha 64)", "trainable_parameters"] == layers * 32 * (3 * hidden + kv)
@@ -254,6 +254,9 @@ def test_figures_are_those_of_the_papers():
     pairs = vicuna.groupby(["model_a", "model_b"])["prompts"].sum()
     assert len(pairs) == 8 * 7 / 2
     assert pairs.max() <= 80
+    rates = datafiles.load_figures("biderman_forgetting").set_index("run")
+    ratios = (rates["lora_lr"] / rates["full_lr"]).round(6).to_dict()
+    assert ratios == {"code IFT": 2, "code CPT": 1, "math IFT": 5, "math CPT": 4, "Tulu mix": 20}
     ranks = datafiles.load_figures("lora_table6").groupby(["weights", "task"])["r"].apply(list)
     assert (ranks.map(lambda values: values == [1, 2, 4, 8, 64])).all()
 

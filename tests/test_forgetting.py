@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from course_utils import chat, datafiles, evaluation, loading, training
-from course_utils.studies import forgetting
+from course_utils.studies import forgetting, ranks
 from course_utils.training import LORA
 from tests.conftest import tiny
 
@@ -86,7 +86,32 @@ def test_arms_are_paired_and_checkpoints_are_those_of_their_task():
     arms = {}
     for recipe in recipes:
         arms.setdefault(str(replace(recipe, seed=0)), set()).add(recipe.seed)
-    assert len(arms) == 19
+    assert len(arms) == 15
     assert all(seeds == {0, 1, 2} for seeds in arms.values())
     for recipe in recipes:
         assert forgetting.SCORING["checkpoints"][recipe.data][-1] == recipe.steps
+
+
+def test_looks_have_a_row_for_each_checkpoint_and_forgetting_is_what_the_loss_rose_by():
+    lines = [line for line in forgetting.STUDY.done() if line["recipe"]["steps"]]
+    looks = forgetting.looks()
+    assert len(looks) == sum(len(line["accuracy"]) for line in lines)
+    untrained = next(line for line in forgetting.STUDY.done() if not line["recipe"]["steps"])
+    for number, line in enumerate(lines):
+        rows = looks[looks["run"] == number]
+        assert rows["step"].tolist() == forgetting.SCORING["checkpoints"][line["recipe"]["data"]]
+        assert rows["answer_nll"].tolist() == line["test_nll"]
+        rise = [nll - untrained["general_nll"][0] for nll in line["general_nll"]]
+        assert rows["forgetting"].tolist() == pytest.approx(rise)
+        assert (rows["forgetting_after_rehearsal"] + untrained["general_nll"][0]).tolist() == pytest.approx(
+            [line["general_nll_after_rehearsal"]] * len(rows)
+        )
+        poetry = [kinds[-1] - untrained["general_nll_by_kind"][0][-1] for kinds in line["general_nll_by_kind"]]
+        assert rows["on_poetry"].tolist() == pytest.approx(poetry), "the kinds are in the order of their names"
+
+
+def test_ranks_are_those_of_the_study_at_its_two_rates_and_seeds():
+    ours = {str(replace(recipe, adapter={**LORA, "r": 16})) for recipe in ranks.STUDY.recipes}
+    arms = [recipe for recipe in forgetting.STUDY.recipes if recipe.data == "addition" and recipe.adapter]
+    assert len(ranks.STUDY.recipes) == 2 * len(ours) == 12
+    assert ours == {str(recipe) for recipe in arms if recipe.steps}

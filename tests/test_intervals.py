@@ -5,6 +5,7 @@ from statistics import mean, stdev
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from course_utils import intervals
 
@@ -94,3 +95,18 @@ def test_intervals_that_overlap_decide_nothing():
     assert not intervals.clearly_less("x", low, high)
     assert not intervals.clearly_less("x", high, low)
     assert intervals.clearly_less("x", low, pd.Series({"x": 2.5, "x_half": 0.5}))
+
+
+def test_paired_difference_is_scipys_and_pairs_by_seed_not_by_place():
+    a = pd.DataFrame({"seed": [0, 1, 2], "loss": [1.0, 2.0, 3.5]})
+    b = pd.DataFrame({"seed": [2, 0, 1], "loss": [3.0, 0.9, 1.6]})
+    mean, half = intervals.paired(a, b, "loss")
+    test = stats.ttest_rel([1.0, 2.0, 3.5], [0.9, 1.6, 3.0]).confidence_interval(0.95)
+    assert (mean - half, mean + half) == pytest.approx((test.low, test.high))
+
+
+@pytest.mark.parametrize("seeds", [[0, 1, 3], [0, 1], [0, 1, 1]])
+def test_runs_without_a_partner_are_refused(seeds):
+    a = pd.DataFrame({"seed": [0, 1, 2], "loss": 1.0})
+    with pytest.raises(ValueError, match=r"loss: runs are paired by seed, and here are \[0, 1, 2\] and \["):
+        intervals.paired(a, pd.DataFrame({"seed": seeds, "loss": 1.0}), "loss")

@@ -1,5 +1,7 @@
 """Every plot returns a picture with alt text, prints it, and draws what it was given."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +14,14 @@ from course_utils import plots
 
 NAN, INF = float("nan"), float("inf")
 STACK = pd.DataFrame({"weights": [4.0, 4.0], "states": [8.0, 0.5]}, index=["full", "LoRA"])
+LOOKS = pd.DataFrame(
+    {"run": [0, 0, 1, 1], "r": [1, 64, 1, 64], "accuracy": [0.1, 0.9, 0.3, 0.7], "lost": [0.01, 0.1, 0.02, 0.3]}
+)
 POINTS = pd.DataFrame({"lr": [1e-4, 1e-3], "gain": [0.25, 0.5], "gain_half": [0.1, 0.05]})
+
+
+def runs(groups, x=("accuracy",), **options):
+    return plots.runs("t", groups, {column: column for column in x}, "lost", ylabel="y", **options)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +53,14 @@ POINTS = pd.DataFrame({"lr": [1e-4, 1e-3], "gain": [0.25, 0.5], "gain_half": [0.
         (
             lambda: plots.stacked_bars("t", "MB", STACK),
             "full: weights 4, states 8; together 12.\nLoRA: weights 4, states 0.5; together 4.5.",
+        ),
+        (
+            lambda: runs({"a": LOOKS, "b": LOOKS[:1]}),
+            "a: 4 runs, lost from 0.01 to 0.3.\nb: lost 0.01 at accuracy 0.1.",
+        ),
+        (
+            lambda: runs({"a": LOOKS}, line="run"),
+            "a: 2 runs, at the end accuracy 0.8 and lost 0.2 on average.",
         ),
     ],
 )
@@ -97,13 +114,16 @@ def in_gray(line: Line2D) -> bytes:
 
 
 @pytest.mark.parametrize("points", [2, 60])
-@pytest.mark.parametrize("kind", ["curves", "loss_curves"])
+@pytest.mark.parametrize("kind", ["curves", "loss_curves", "runs"])
 def test_many_series_differ_without_color(kind, points):
     """Even one that has the name of a parameter."""
     names = ["title", "runs", *range(34)]
     if kind == "curves":
         frame = pd.DataFrame({"lr": range(points), "gain": range(points)})
         lines = [drawn.lines[0] for drawn in curves({str(name): frame for name in names}).axes[0].containers]
+    elif kind == "runs":
+        frame = pd.DataFrame({"run": 0, "accuracy": range(points), "lost": range(points)})
+        lines = runs({str(name): frame for name in names}, line="run").axes[0].lines
     else:
         lines = plots.loss_curves("t", {str(name): range(points) for name in names}).axes[0].lines
     assert len({in_gray(line) for line in lines}) == len(lines) == 36
@@ -147,6 +167,11 @@ def gains(*values):
             lambda: plots.stacked_bars("t", "MB", pd.DataFrame([range(7)])),
             "t: a bar can have at most 6 parts, here are 7",
         ),
+        (lambda: runs({}), "t: there is nothing to plot"),
+        (lambda: runs({"a": LOOKS}, x=()), "t, x: there is nothing to plot"),
+        (lambda: runs({"a": LOOKS, "b": LOOKS[:0]}), "t, b, accuracy: there is nothing to plot"),
+        (lambda: runs({"a": LOOKS.assign(lost=[1, NAN, 1, 1])}), "t, a, lost: value 2 of 4 is nan"),
+        (lambda: runs({"a": LOOKS.assign(lost=[1, 1, 0, 1])}, log="y"), "t, a, lost: value 3 of 4 is 0, .*logarithmic"),
     ],
 )
 def test_what_a_picture_would_leave_out_in_silence_is_refused(make, words):
@@ -159,10 +184,12 @@ def test_zero_on_a_linear_axis_is_shown():
     assert plots.histogram("t", "x", [1, 2])
 
 
-def test_labels_of_close_curves_do_not_overlap():
-    axes = plots.loss_curves("t", {"a": [3, 1.00], "b": [3, 1.01], "c": [3, 1.02]}).axes[0]
-    heights = sorted(text.xyann[1] for text in axes.texts)
-    assert min(np.diff(heights)) >= 0.2
+def test_losses_on_a_logarithmic_axis_start_above_zero():
+    axes = plots.loss_curves("t", {"a": [3, 0.01]}, log=True).axes[0]
+    assert axes.get_yscale() == "log"
+    assert 0 < axes.get_ylim()[0] < 0.01
+    with pytest.raises(ValueError, match="t, a: value 2 of 2 is 0, .*logarithmic"):
+        plots.loss_curves("t", {"a": [3, 0]}, log=True)
 
 
 def test_curves_show_points_intervals_and_labels():
@@ -184,8 +211,9 @@ def test_curves_show_points_intervals_and_labels():
         plots.stacked_bars("t", "MB", STACK),
         plots.matrices("t", {"one": np.eye(3)}),
         plots.curves("t", {"a": POINTS}, "lr", "gain", xlabel="x", ylabel="y", label="lr"),
+        runs({"a": LOOKS}, log="xy"),
     ],
-    ids=["loss_curves", "bars", "heat_maps", "stacked_bars", "matrices", "curves"],
+    ids=["loss_curves", "bars", "heat_maps", "stacked_bars", "matrices", "curves", "runs"],
 )
 def test_all_text_can_be_read_on_a_projector(picture):
     sizes = [text.get_fontsize() for text in picture.findobj(Text) if text.get_text()]
@@ -204,3 +232,45 @@ def test_a_stacked_bar_shows_its_parts_end_to_end_and_their_sum():
 def test_heat_maps_share_one_scale():
     picture = plots.heat_maps("t", "x", "y", {"a": np.full((2, 2), 0.1), "b": np.full((2, 2), 0.3)})
     assert {axes.images[0].get_clim() for axes in picture.axes[:2]} == {(0, 0.3)}
+
+
+def test_each_run_is_a_line_and_each_look_a_dot():
+    axes = runs({"a": LOOKS, "b": LOOKS[2:]}, line="run").axes[0]
+    drawn = [line.get_xydata().tolist() for line in axes.lines]
+    first, second = [[0.1, 0.01], [0.9, 0.1]], [[0.3, 0.02], [0.7, 0.3]]
+    assert drawn == [first, second, second]
+    assert [line.get_marker() for line in axes.lines] == ["o", "o", "s"]
+    assert [text.get_text() for text in axes.texts] == ["a", "b"]
+
+
+def test_several_columns_share_the_height_and_settings_are_the_ticks():
+    left, right = runs({"a": LOOKS}, x=("r", "accuracy"), log="x").axes
+    assert [line.get_linestyle() for line in (*left.lines, *right.lines)] == ["None", "None"]
+    assert left.get_xticks().tolist() == [1, 64]
+    assert left.xaxis.get_major_formatter()(64) == "64"
+    assert left.get_ylim() == right.get_ylim()
+    assert ([text.get_text() for text in left.texts], [text.get_text() for text in right.texts]) == ([], ["a"])
+
+
+def close_runs(log):
+    """Three groups whose last points nearly touch; the names in the order of these, from below."""
+    ends = {"a": 1.02, "b": 1, "c": 1.01}
+    return runs({name: LOOKS.assign(lost=LOOKS["lost"] * factor) for name, factor in ends.items()}, log=log), "bca"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: close_runs(""),
+        lambda: close_runs("y"),
+        lambda: (plots.loss_curves("t", {"a": [3, 1.00], "b": [3, 1.01], "c": [3, 1.02]}), "abc"),
+        lambda: (plots.loss_curves("t", {"a": [1, 3], "b": [3, 3], "c": [2, 3]}, log=True), "abc"),
+    ],
+)
+def test_names_at_the_right_do_not_overlap_and_keep_the_order_of_their_ends(make):
+    picture, order = make()
+    FigureCanvasAgg(picture).draw()
+    found = {text.get_text(): Text.get_window_extent(text) for text in picture.axes[0].texts}
+    boxes = [found[name] for name in order]
+    assert all(below.y1 <= above.y0 for below, above in itertools.pairwise(boxes))
+    assert boxes[-1].y1 <= picture.bbox.y1

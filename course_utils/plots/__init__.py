@@ -8,7 +8,8 @@ grayscale print still reads), and a palette that color-blind readers can tell ap
 """
 
 from course_utils.plots.areas import bars, heat_maps, histogram, matrices, stacked_bars
+from course_utils.plots.dots import runs
 from course_utils.plots.lines import curves, loss_curves
 from course_utils.plots.style import canvas
 
-__all__ = ["bars", "canvas", "curves", "heat_maps", "histogram", "loss_curves", "matrices", "stacked_bars"]
+__all__ = ["bars", "canvas", "curves", "heat_maps", "histogram", "loss_curves", "matrices", "runs", "stacked_bars"]

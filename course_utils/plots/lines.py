@@ -5,28 +5,27 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from course_utils.plots.style import FONT, HALO, Picture, canvas, checked, some, style_of
+from course_utils.plots.style import FONT, HALO, Picture, canvas, checked, label_right, some, style_of
 
 
-def loss_curves(title: str, runs: Mapping[str, Sequence[float]]) -> Picture:
-    """Loss against step, one line per run, labeled at its end. Losses in nats per supervised token.
+def loss_curves(title: str, runs: Mapping[str, Sequence[float]], log: bool = False) -> Picture:
+    """Loss against step, one line per run, named at its end. Losses in nats per supervised token.
 
     Raises:
-        ValueError: no runs, a run without losses, or more than 36 runs.
+        ValueError: no runs, a run without losses, a loss that `log` cannot show, or more than 36 runs.
     """
     some(title, runs)
     figure, axes = canvas(title, "step", "loss (nats per token)")
-    finite = {name: _finite(f"{title}, {name}", losses) for name, losses in runs.items()}
-    ends = [float(losses[-1]) for losses in finite.values()]
-    heights, last = _spread(ends, finite), max(map(len, runs.values()))
-    for index, ((name, losses), end, height) in enumerate(zip(runs.items(), ends, heights, strict=True)):
-        look = style_of(index, len(losses), marked=False)
-        axes.plot(range(1, len(losses) + 1), losses, **look)
-        leader = {"arrowstyle": "-", "relpos": (0, 0.5), "color": look["color"], "linestyle": look["linestyle"]}
-        beside = {"va": "center", "color": look["color"], "fontsize": FONT, "path_effects": HALO}
-        axes.annotate(name, (len(losses), end), xytext=(1.1 * last, height), arrowprops=leader, **beside)
-        axes.margins(x=0.02)
-    axes.set_ylim(bottom=0)
+    ends = {}
+    for index, (name, losses) in enumerate(runs.items()):
+        finite = checked(f"{title}, {name}", _finite(f"{title}, {name}", losses), log)
+        axes.plot(range(1, len(finite) + 1), finite, **style_of(index, len(finite), marked=False))
+        ends[name] = (len(finite), float(finite[-1]))
+    axes.margins(x=0.02)
+    axes.set_yscale("log" if log else "linear")
+    if not log:
+        axes.set_ylim(bottom=0)
+    label_right(axes, ends)
     return figure.described(*(_trend(name, losses) for name, losses in runs.items()))
 
 
@@ -95,12 +94,3 @@ def _extent(name: str, frame: pd.DataFrame, x: str, y: str) -> str:
     ends = (frame[y].idxmin(), frame[y].idxmax())
     lowest, highest = (f"{frame[y][i]:.3g} at {x} {frame[x][i]:.3g}" for i in ends)
     return f"{name}: {len(frame)} points, lowest {y} {lowest}, highest {highest}."
-
-
-def _spread(ends: list[float], runs: Mapping[str, np.ndarray]) -> list[float]:
-    """Label heights moved apart by at least 8 % of the range, so that labels do not overlap."""
-    gap = 0.08 * max(max(losses) for losses in runs.values())
-    placed: dict[int, float] = {}
-    for index in sorted(range(len(ends)), key=ends.__getitem__):
-        placed[index] = max(ends[index], max(placed.values(), default=-gap) + gap)
-    return [placed[index] for index in range(len(ends))]

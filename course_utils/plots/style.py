@@ -1,7 +1,7 @@
 """What do all pictures share? Colors, line styles, one canvas, alt text, and the refusal of what cannot be shown."""
 
 import io
-from collections.abc import Sized
+from collections.abc import Mapping, Sized
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,30 @@ def name_axes(axes: Axes, xlabel: str, ylabel: str) -> None:
     axes.set_xlabel(xlabel, fontsize=FONT)
     axes.set_ylabel(ylabel, fontsize=FONT)
     axes.tick_params(labelsize=FONT)
+
+
+def label_right(axes: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
+    """Write the names of series at the right edge, in the order of their last points, none over another.
+
+    A name's height is that of its point, moved up where there is no room.
+    """
+    axes.autoscale_view()  # the limits are settled only when something asks for them
+    gap = 1.35 * FONT / 72 / (axes.figure.get_figheight() * 0.78)  # a line of text, as a share of the axes
+    heights = {name: _height(axes, *end) for name, end in ends.items()}
+    placed: dict[str, float] = {}
+    for name in sorted(heights, key=heights.__getitem__):
+        placed[name] = max(heights[name], max(placed.values(), default=-gap) + gap)
+    too_high = max(0.0, max(placed.values()) - 1)
+    for index, (name, end) in enumerate(ends.items()):
+        look = style_of(index, 1, marked=True)
+        leader = {"arrowstyle": "-", "relpos": (0, 0.5), "color": look["color"], "linewidth": 0.8}
+        where = {"xytext": (1.05, placed[name] - too_high), "textcoords": "axes fraction", "va": "center"}
+        axes.annotate(name, end, arrowprops=leader, color=look["color"], fontsize=FONT, annotation_clip=False, **where)
+
+
+def _height(axes: Axes, x: float, y: float) -> float:
+    """How high a point lies, as a share of the axes."""
+    return float(axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[1])
 
 
 def style_of(index: int, points: int, marked: bool) -> dict[str, Any]:

@@ -11,11 +11,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from course_utils import machine
 from course_utils.core import console
-from course_utils.studies import dates, equal_quality, forgetting, off_ceiling, record, reply_ranks, tasks
+from course_utils.studies import dates, equal_quality, forgetting, off_ceiling, ranks, record, reply_ranks, tasks
 from course_utils.studies.records import Study
 
 STUDIES = {
-    module.STUDY.name: module.STUDY for module in (dates, reply_ranks, tasks, off_ceiling, equal_quality, forgetting)
+    module.STUDY.name: module.STUDY
+    for module in (dates, reply_ranks, tasks, off_ceiling, equal_quality, forgetting, ranks)
 }
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from course_utils import chat, datafiles, evaluation, loading, training
+from course_utils.studies import records
 from course_utils.studies.records import Study, grid
 from course_utils.training import LORA, Recipe
 
@@ -25,6 +26,10 @@ SCORING = {
     "rehearsed": 6,  # every sixth passage is kept for the rehearsal, the others are what forgetting is measured on
     "rehearsal_steps": 5,
 }
+READS = ("tasks/dates.jsonl", "tasks/addition.jsonl", "passages.jsonl")
+ON_THE_WAY = {"step", "accuracy", "update_norm", "general_nll_by_kind"} | {
+    f"{text}_{score}" for text in ("validation", "test", "general") for score in ("nll", "kl", "same")
+}  # a score for each checkpoint
 
 
 def run(recipe: Recipe) -> dict[str, Any]:
@@ -152,8 +157,7 @@ def _recipes() -> list[Recipe]:
         *grid(replace(ADDITION, adapter=None), lr=[3e-5, 1e-4], seed=SEEDS),
     ]
     untrained = [replace(DATES, steps=0), replace(full, lr=1e-4, steps=0), replace(ADDITION, steps=0)]
-    ranks = grid(ADDITION, adapter=[{**LORA, "r": r} for r in (1, 64)], lr=[3e-4, 1e-3], seed=SEEDS)
-    return untrained + [each for part in (runs, ranks) for each in sorted(part, key=lambda recipe: recipe.seed)]
+    return untrained + sorted(runs, key=lambda recipe: recipe.seed)
 
 
 STUDY = Study(
@@ -161,5 +165,25 @@ STUDY = Study(
     _recipes(),
     run,
     SCORING,
-    ("tasks/dates.jsonl", "tasks/addition.jsonl", "passages.jsonl"),
+    READS,
 )
+
+
+def looks(name: str = "forgetting") -> pd.DataFrame:
+    """What the runs of this study, or of one with the same scores, scored on their way: a row for each look at each.
+
+    Columns: the recipe's fields, `run` (a number for each run), `step`, `accuracy`, `answer_nll` and `task_kl` (test
+    rows), `validation_nll`, `general_kl`, `general_same`, `update_norm`, `losses`; and the rise of the loss on general
+    text, in nats per token: `forgetting`, by kind of text `on_<kind>`, and `forgetting_after_rehearsal`.
+    """
+    untrained = records.table("forgetting").query("steps == 0").iloc[0]
+    trained = records.table(name).query("steps > 0")
+    trained = trained.assign(run=range(len(trained)), step=trained["data"].map(SCORING["checkpoints"]))
+    rows = trained.explode([name for name in trained if name in ON_THE_WAY]).reset_index(drop=True)
+    rows = rows.astype({name: float for name in ON_THE_WAY - {"step", "general_nll_by_kind"}} | {"step": int})
+    start = untrained["general_nll"][0]
+    rows["forgetting"] = rows["general_nll"] - start
+    rows["forgetting_after_rehearsal"] = rows["general_nll_after_rehearsal"] - start
+    for place, kind in enumerate(sorted(set(datafiles.load_passage_kinds()))):
+        rows[f"on_{kind}"] = rows["general_nll_by_kind"].str[place] - untrained["general_nll_by_kind"][0][place]
+    return rows.rename(columns={"test_nll": "answer_nll", "test_kl": "task_kl"}).copy()  # in one piece again

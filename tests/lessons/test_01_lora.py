@@ -3,6 +3,7 @@
 import copy
 import math
 
+import pandas as pd
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -102,3 +103,19 @@ def test_the_first_draft_differs_by_exactly_the_scaling_and_the_second_not_at_al
             layer.lora_B.fill_(0.3)
     assert torch.allclose((drafts[0](x) - base(x)) * 0.5, final(x) - base(x), atol=1e-6)
     assert torch.allclose(drafts[1](x), final(x), atol=1e-6)
+
+
+def test_best_is_the_rate_and_step_with_the_lowest_mean_validation_loss():
+    rows = [
+        {"lr": lr, "step": step, "seed": seed, "validation_nll": loss + seed}
+        for (lr, step), loss in {(1e-3, 5): 0.3, (1e-3, 10): 0.1, (1e-4, 5): 0.5, (1e-4, 10): 0.2}.items()
+        for seed in (0, 1)
+    ]
+    chosen = lora.best(pd.DataFrame(rows))
+    assert chosen[["lr", "step", "seed"]].values.tolist() == [[1e-3, 10, 0], [1e-3, 10, 1]]
+
+
+def test_least_is_the_point_that_forgot_least_of_those_that_reach_the_level():
+    table = pd.DataFrame({"accuracy": [0.1, 0.7, 0.85, 0.9], "forgetting": [0.0, 0.3, 0.2, 0.4]})
+    assert [lora.least(table, level)["forgetting"] for level in (0.05, 0.5, 0.85, 0.9)] == [0.0, 0.2, 0.2, 0.4]
+    assert lora.least(table.assign(accuracy=0.8333), 5 / 6)["forgetting"] == 0.0, "four digits are stored"

@@ -17,9 +17,9 @@ def test_subspace_overlap_is_one_inside_zero_across_and_small_by_chance():
     assert sum(at_random) / 200 == pytest.approx(8 / 50, abs=0.02)  # expected: max(i, j) / d
 
 
-def test_directions_are_right_singular_vectors_strongest_first():
+def test_strongest_are_singular_vectors_strongest_first():
     matrix = torch.diag(torch.tensor([1.0, 5.0, 3.0]))
-    assert why.directions(matrix, 2).abs().argmax(dim=0).tolist() == [1, 2]
+    assert why.strongest(matrix, 2)[1].abs().argmax(dim=0).tolist() == [1, 2]
 
 
 def test_amplification_equals_brute_force():
@@ -29,7 +29,9 @@ def test_amplification_equals_brute_force():
     update = layer.update().detach()
     left, right = (torch.linalg.qr(m)[0] for m in (layer.lora_B.detach(), layer.lora_A.detach().T))
     inside = torch.linalg.norm(left.T @ layer.base.weight.detach() @ right)
-    assert why.amplification(layer, 3) == pytest.approx((torch.linalg.norm(update) / inside).item(), rel=1e-4)
+    assert why.amplification(layer, why.strongest(layer.update(), 3)) == pytest.approx(
+        (torch.linalg.norm(update) / inside).item(), rel=1e-4
+    )
 
 
 def test_rounding_over_update_is_known_for_one_number():

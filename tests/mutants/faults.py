@@ -5,6 +5,7 @@ a table; `make test` plants the five that are marked `quick`. The list is at the
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,10 @@ KAIMING = "nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))"
 
 @dataclass(frozen=True)
 class Fault:
-    """`old` becomes `new` in `file`; `caught_by` is the test as pytest names it; `make test` plants the quick ones."""
+    """`old` becomes `new` in `file`; `make test` plants the quick ones.
+
+    `caught_by` is the test as pytest names it; or a notebook and the id of a cell, the first that has to go red.
+    """
 
     name: str
     file: str
@@ -33,6 +37,11 @@ class Fault:
     new: str
     caught_by: str
     quick: bool = False
+
+    @property
+    def test(self) -> str:
+        """What pytest has to run for it: the test, or the whole notebook."""
+        return re.sub(r"\.ipynb::.*", ".ipynb", self.caught_by)
 
 
 def copy_course(copy: Path) -> None:
@@ -75,7 +84,12 @@ def plant(fault: Fault, copy: Path) -> None:
 
 
 def passes(copy: Path, *tests: str) -> bool:
-    """Whether all of these tests pass in a copy of the course.
+    """Whether all of these tests pass in a copy of the course."""
+    return pytest_in(copy, *tests).returncode == 0
+
+
+def pytest_in(copy: Path, *tests: str) -> subprocess.CompletedProcess[str]:
+    """Run tests in a copy of the course.
 
     Raises:
         RuntimeError: pytest could not run them (a test of that name is missing, say); its output is in the message.
@@ -85,13 +99,22 @@ def passes(copy: Path, *tests: str) -> bool:
     done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
     if done.returncode not in (0, 1):  # 1: tests ran and failed; anything else is trouble with the test itself
         raise RuntimeError(f"{', '.join(tests)} could not be run:\n{done.stdout}{done.stderr}")
-    return done.returncode == 0
+    return done
 
 
 def goes_red(fault: Fault, copy: Path) -> bool:
     """Whether the test that has to notice the fault fails on a copy that has it."""
     plant(fault, copy)
-    return not passes(copy, fault.caught_by)
+    if fault.test == fault.caught_by:
+        return not passes(copy, fault.test)
+    return fault.caught_by == f"{fault.test}::{first_red_cell(copy, fault.test)}"
+
+
+def first_red_cell(copy: Path, notebook: str) -> str:
+    """The id of the first cell of a notebook that goes red, nothing if none does; what comes after it is not run."""
+    red = re.search(r"^FAILED .*::Cell (\d+)", pytest_in(copy, "-x", "-rf", notebook).stdout, re.MULTILINE)
+    cells = [cell for cell in nbformat.read(copy / notebook, as_version=4).cells if cell.cell_type == "code"]
+    return cells[int(red[1])].id if red else ""
 
 
 def noticed(faults: list[Fault], folder: Path) -> list[bool]:
@@ -101,7 +124,7 @@ def noticed(faults: list[Fault], folder: Path) -> list[bool]:
         AssertionError: a test is red without its fault, so its going red would prove nothing.
     """
     copy_course(folder / "unchanged")
-    tests = sorted({fault.caught_by for fault in faults})
+    tests = sorted({fault.test for fault in faults})
     assert passes(folder / "unchanged", *tests), f"red without any fault: one of {', '.join(tests)}"
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(goes_red, faults, [folder / str(number) for number in range(len(faults))]))
@@ -1076,6 +1099,34 @@ FAULTS = [
         "tests/test_drift.py::test_drift_equals_torchs_divergence_and_loss_example_by_example",
     ),
     Fault(
+        "runs are paired by their place in the tables, not by seed",
+        "course_utils/intervals.py",
+        "(table.set_index(by)[column] for table in (a, b))",
+        "(table.sort_values(column).set_index(table[by].sort_values())[column] for table in (a, b))",
+        "tests/test_intervals.py::test_paired_difference_is_scipys_and_pairs_by_seed_not_by_place",
+    ),
+    Fault(
+        "the dots of all runs are joined into one line",
+        "course_utils/plots/dots.py",
+        "in frame.groupby(line, sort=False):\n        axes",
+        "in [(0, frame)]:\n        axes",
+        "tests/test_plots.py::test_each_run_is_a_line_and_each_look_a_dot",
+    ),
+    Fault(
+        "names at the right edge are written over each other",
+        "course_utils/plots/style.py",
+        "max(heights[name], max(placed.values(), default=-gap) + gap)",
+        "heights[name]",
+        "tests/test_plots.py::test_names_at_the_right_do_not_overlap_and_keep_the_order_of_their_ends",
+    ),
+    Fault(
+        "the study of ranks has one learning rate",
+        "course_utils/studies/ranks.py",
+        "lr=[3e-4, 1e-3]",
+        "lr=[1e-3]",
+        "tests/test_forgetting.py::test_ranks_are_those_of_the_study_at_its_two_rates_and_seeds",
+    ),
+    Fault(
         "forgetting is measured on passages that are rehearsed, too",
         "course_utils/studies/forgetting.py",
         'range(len(passages)) if place % SCORING["rehearsed"]',
@@ -1242,5 +1293,61 @@ FAULTS = [
         "norm += (scale * update).square().sum().item()",
         "norm += exact.square().sum().item()",
         "tests/lessons/test_01_why_lora.py::test_rounding_over_update_is_known_for_one_number",
+    ),
+    Fault(
+        "the drafts divide by the root of r",
+        LORA,
+        "super().__init__(base, r)\n        self.scaling = lora_alpha / r",
+        "super().__init__(base, r)\n        self.scaling = lora_alpha / r**0.5",
+        f"{LORA}::ccab838e",
+    ),
+    Fault(
+        "rank is counted by the values, not by their squares",
+        LORA,
+        "dtype=torch.float64).square().cumsum(0)",
+        "dtype=torch.float64).cumsum(0)",
+        f"{LORA}::da088028",
+    ),
+    Fault(
+        "the layer is not scaled, seen in its cell",
+        LORA,
+        "self.lora_B.T) * self.scaling\n\n    def update",
+        "self.lora_B.T)\n\n    def update",
+        f"{LORA}::5564c5bb",
+    ),
+    Fault(
+        "A and B start the wrong way round, seen in its cell",
+        LORA,
+        KAIMING,
+        "nn.init.zeros_(self.lora_A)\n        nn.init.kaiming_uniform_(self.lora_B, a=math.sqrt(5))",
+        f"{LORA}::5564c5bb",
+    ),
+    Fault(
+        "attention layers are skipped, seen in its cell",
+        LORA,
+        'TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", ',
+        "TARGETS = (",
+        f"{LORA}::58873788",
+    ),
+    Fault(
+        "the base model is not frozen",
+        LORA,
+        "model.requires_grad_(False)\n    for name, module in list",
+        "for name, module in list",
+        f"{LORA}::58873788",
+    ),
+    Fault(
+        "the update forgets the scale, seen in its cell",
+        LORA,
+        "return self.scaling * self.lora_B @ self.lora_A",
+        "return self.lora_B @ self.lora_A",
+        f"{LORA}::ef907762",
+    ),
+    Fault(
+        "a merged layer keeps its detour",
+        LORA,
+        "setattr(model.get_submodule(parent), child, module.merge())",
+        "module.merge()",
+        f"{LORA}::2afe2bb2",
     ),
 ]

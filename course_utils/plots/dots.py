@@ -1,0 +1,98 @@
+"""What did each run do? A dot for each run, or a line for each run with a dot wherever it was looked at."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from course_utils.plots.style import FONT, Picture, checked, label_right, name_axes, some, style_of
+
+FEW = 8  # so many settings at most get a tick each on a logarithmic axis
+
+
+def runs(
+    title: str,
+    groups: Mapping[str, pd.DataFrame],
+    x: Mapping[str, str],
+    y: str,
+    *,
+    ylabel: str,
+    log: str = "",
+    line: str | None = None,
+) -> Picture:
+    """Column `y` against one column, or against several side by side: a dot for each row, a marker for each group.
+
+    Args:
+        groups: tables by name; the names stand at the right, each with a line to its group's last row.
+        x: columns, each with the name of its axis.
+        log: the logarithmic axes, "", "x", "y" or "xy". With few values of x, each of them has a tick.
+        line: the column that tells runs apart; the rows of a run are joined in their order.
+
+    Raises:
+        ValueError: no groups, rows or columns, more than 36 groups, or a value that the picture cannot show.
+    """
+    some(title, groups)
+    some(f"{title}, x", x)
+    figure = Picture(figsize=(4.4 + 3.4 * len(x), 4.6), dpi=90, layout="constrained")
+    figure.suptitle(title, fontsize=FONT + 1, x=0.01, ha="left")
+    panels = figure.subplots(1, len(x), sharey=True, squeeze=False)[0]
+    for axes, (column, xlabel) in zip(panels, x.items(), strict=True):
+        name_axes(axes, xlabel, ylabel if axes is panels[0] else "")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_xscale("log" if "x" in log else "linear")
+        axes.set_yscale("log" if "y" in log else "linear")
+        for index, (name, frame) in enumerate(groups.items()):
+            checked(f"{title}, {name}, {column}", frame[column], log="x" in log)
+            checked(f"{title}, {name}, {y}", frame[y], log="y" in log)
+            _draw(axes, index, frame, column, y, line)
+        for axis, shown, name in ((axes.xaxis, column, "x"), (axes.yaxis, y, "y")):
+            if name in log:
+                _ticks(axis, np.concatenate([frame[shown] for frame in groups.values()]))
+        axes.margins(x=0.08)
+    ends = {name: frame.iloc[-1][[list(x)[-1], y]] for name, frame in groups.items()}
+    label_right(panels[-1], {name: tuple(map(float, end)) for name, end in ends.items()})
+    return figure.described(*(_summary(name, frame, list(x)[-1], y, line) for name, frame in groups.items()))
+
+
+def _draw(axes: Axes, index: int, frame: pd.DataFrame, x: str, y: str, line: str | None) -> None:
+    """The rows of one group: dots alone, or joined run by run."""
+    look = style_of(index, 1, marked=True) | {"markersize": 6, "linewidth": 1.3}
+    if line is None:
+        axes.plot(frame[x], frame[y], **look | {"linestyle": ""})
+        return
+    for _, run in frame.groupby(line, sort=False):
+        axes.plot(run[x], run[y], **look)
+
+
+def _ticks(axis: Axis, values: np.ndarray) -> None:
+    """On a logarithmic axis, settings that were chosen (ranks, rates) have a tick each, other values round ones."""
+    settings = np.unique(values.astype(float))
+    if len(settings) <= FEW:
+        axis.set_major_locator(FixedLocator(settings))
+    else:
+        axis.set_major_locator(MaxNLocator(4) if settings[-1] < 5 * settings[0] else LogLocator(subs=(1, 3)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _plain(value)))
+
+
+def _plain(number: float) -> str:
+    """As one writes it in a text: 0.03, 16, 1e-5."""
+    return (
+        f"{number:g}"
+        if 0.01 <= number < 1e5
+        else np.format_float_scientific(float(f"{number:.6g}"), trim="-", exp_digits=1)
+    )
+
+
+def _summary(name: str, frame: pd.DataFrame, x: str, y: str, line: str | None) -> str:
+    """Where each run ends, or all dots between the least and the largest."""
+    if line is None:
+        low, high = frame[y].min(), frame[y].max()
+        if len(frame) == 1:
+            return f"{name}: {y} {high:.3g} at {x} {frame[x].iloc[0]:.3g}."
+        return f"{name}: {len(frame)} runs, {y} from {low:.3g} to {high:.3g}."
+    last = frame.groupby(line, sort=False).last()
+    return f"{name}: {len(last)} runs, at the end {x} {last[x].mean():.3g} and {y} {last[y].mean():.3g} on average."
