@@ -26,7 +26,6 @@ SCORING = {
     "rehearsed": 6,  # every sixth passage is kept for the rehearsal, the others are what forgetting is measured on
     "rehearsal_steps": 5,
 }
-READS = ("tasks/dates.jsonl", "tasks/addition.jsonl", "passages.jsonl")
 ON_THE_WAY = {"step", "accuracy", "update_norm", "general_nll_by_kind"} | {
     f"{text}_{score}" for text in ("validation", "test", "general") for score in ("nll", "kl", "same")
 }  # a score for each checkpoint
@@ -165,19 +164,19 @@ STUDY = Study(
     _recipes(),
     run,
     SCORING,
-    READS,
+    ("tasks/dates.jsonl", "tasks/addition.jsonl", "passages.jsonl"),
 )
 
 
-def looks(name: str = "forgetting") -> pd.DataFrame:
-    """What the runs of this study, or of one with the same scores, scored on their way: a row for each look at each.
+def looks() -> pd.DataFrame:
+    """What the runs scored on their way: one row for each look at a run that was trained.
 
     Columns: the recipe's fields, `run` (a number for each run), `step`, `accuracy`, `answer_nll` and `task_kl` (test
     rows), `validation_nll`, `general_kl`, `general_same`, `update_norm`, `losses`; and the rise of the loss on general
     text, in nats per token: `forgetting`, by kind of text `on_<kind>`, and `forgetting_after_rehearsal`.
     """
-    untrained = records.table("forgetting").query("steps == 0").iloc[0]
-    trained = records.table(name).query("steps > 0")
+    runs = records.table("forgetting")
+    untrained, trained = runs.query("steps == 0").iloc[0], runs.query("steps > 0")
     trained = trained.assign(run=range(len(trained)), step=trained["data"].map(SCORING["checkpoints"]))
     rows = trained.explode([name for name in trained if name in ON_THE_WAY]).reset_index(drop=True)
     rows = rows.astype({name: float for name in ON_THE_WAY - {"step", "general_nll_by_kind"}} | {"step": int})
