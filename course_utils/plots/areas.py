@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from course_utils.plots.style import COLORS, FONT, Picture, canvas, checked, name_axes, short, some
+from course_utils.plots.style import COLORS, FONT, Picture, canvas, checked, name_axes, short, side_by_side, some
 
 HATCHES = ("", "//", "..", "xx", "--", "\\\\")  # gray tells the parts of a bar apart by them
 
@@ -19,8 +19,8 @@ def heat_maps(title: str, xlabel: str, ylabel: str, panels: Mapping[str, np.ndar
     """
     some(title, panels)
     largest = max(float(checked(f"{title}, {name}", matrix).max()) for name, matrix in panels.items())
-    figure = Picture(figsize=(4.2 * len(panels) + 0.8, 3.2), dpi=90, layout="constrained")
-    for axes, matrix in _side_by_side(figure, title, panels):
+    figure, shown = side_by_side(title, len(panels), 4.2 * len(panels) + 0.8, 3.2)
+    for axes, matrix in _named(shown, panels):
         rows, columns = matrix.shape
         extent = (0.5, columns + 0.5, rows + 0.5, 0.5)
         image = axes.imshow(matrix, cmap="Grays", vmin=0, vmax=largest, aspect="auto", extent=extent)
@@ -92,8 +92,8 @@ def matrices(title: str, shown: Mapping[str, np.ndarray]) -> Picture:
     """Small matrices side by side as shaded squares, on one scale centered at zero. No entry, or NaN: ValueError."""
     some(title, shown)
     limit = max(float(np.abs(checked(f"{title}, {name}", matrix)).max()) for name, matrix in shown.items())
-    figure = Picture(figsize=(2.2 * len(shown) + 0.6, 2.9), dpi=90, layout="constrained")
-    for axes, matrix in _side_by_side(figure, title, shown):
+    figure, panels = side_by_side(title, len(shown), 2.2 * len(shown) + 0.6, 2.9)
+    for axes, matrix in _named(panels, shown):
         image = axes.imshow(matrix, cmap="PuOr", vmin=-limit, vmax=limit)
         axes.set_xticks([])
         axes.set_yticks([])
@@ -101,10 +101,9 @@ def matrices(title: str, shown: Mapping[str, np.ndarray]) -> Picture:
     return figure.described(f"{len(shown)} matrices on one scale: {', '.join(shown)}.")
 
 
-def _side_by_side(figure: Picture, title: str, shown: Mapping[str, np.ndarray]) -> Iterator[tuple[Axes, np.ndarray]]:
-    """Axes for each matrix, under its name, in one row."""
-    figure.suptitle(title, fontsize=FONT + 1, x=0.01, ha="left")
-    for axes, (name, matrix) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
+def _named(panels: list[Axes], shown: Mapping[str, np.ndarray]) -> Iterator[tuple[Axes, np.ndarray]]:
+    """Each matrix with the panel that it is drawn in, under its name."""
+    for axes, (name, matrix) in zip(panels, shown.items(), strict=True):
         axes.set_title(name, fontsize=FONT)
         yield axes, matrix
 

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from course_utils.plots.style import FONT, Picture, checked, label_right, name_axes, some, style_of
+from course_utils.plots.style import Picture, checked, label_right, open_axes, side_by_side, some, style_of
 
 FEW = 8  # so many settings at most get a tick each on a logarithmic axis
 
@@ -36,14 +36,9 @@ def runs(
     """
     some(title, groups)
     some(f"{title}, x", x)
-    figure = Picture(figsize=(4.4 + 3.4 * len(x), 4.6), dpi=90, layout="constrained")
-    figure.suptitle(title, fontsize=FONT + 1, x=0.01, ha="left")
-    panels = figure.subplots(1, len(x), sharey=True, squeeze=False)[0]
+    figure, panels = side_by_side(title, len(x), 4.4 + 3.4 * len(x), 4.6, sharey=True)
     for axes, (column, xlabel) in zip(panels, x.items(), strict=True):
-        name_axes(axes, xlabel, ylabel if axes is panels[0] else "")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set_xscale("log" if "x" in log else "linear")
-        axes.set_yscale("log" if "y" in log else "linear")
+        open_axes(axes, xlabel, ylabel if axes is panels[0] else "", log)
         for index, (name, frame) in enumerate(groups.items()):
             checked(f"{title}, {name}, {column}", frame[column], log="x" in log)
             checked(f"{title}, {name}, {y}", frame[y], log="y" in log)

@@ -15,14 +15,13 @@ def loss_curves(title: str, runs: Mapping[str, Sequence[float]], log: bool = Fal
         ValueError: no runs, a run without losses, a loss that `log` cannot show, or more than 36 runs.
     """
     some(title, runs)
-    figure, axes = canvas(title, "step", "loss (nats per token)")
+    figure, axes = canvas(title, "step", "loss (nats per token)", log="y" if log else "")
     ends = {}
     for index, (name, losses) in enumerate(runs.items()):
         finite = checked(f"{title}, {name}", _finite(f"{title}, {name}", losses), log)
         axes.plot(range(1, len(finite) + 1), finite, **style_of(index, len(finite), marked=False))
         ends[name] = (len(finite), float(finite[-1]))
     axes.margins(x=0.02)
-    axes.set_yscale("log" if log else "linear")
     if not log:
         axes.set_ylim(bottom=0)
     label_right(axes, ends)
@@ -50,9 +49,7 @@ def curves(
         ValueError: no frames or points, more than 36 frames, or a value that the picture cannot show.
     """
     some(title, frames)
-    figure, axes = canvas(title, xlabel, ylabel, height=4.2)
-    axes.set_xscale("log" if "x" in log else "linear")
-    axes.set_yscale("log" if "y" in log else "linear")
+    figure, axes = canvas(title, xlabel, ylabel, height=4.2, log=log)
     for index, (name, frame) in enumerate(frames.items()):
         halves = {}
         for axis, column in (("x", x), ("y", y)):

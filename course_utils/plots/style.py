@@ -33,14 +33,32 @@ class Picture(Figure):
         return buffer.getvalue(), {"alt": self.summary}
 
 
-def canvas(title: str, xlabel: str, ylabel: str, width: float = 6.4, height: float = 3.6) -> tuple[Picture, Axes]:
-    """An empty figure in the course's style, and its axes."""
+def canvas(
+    title: str, xlabel: str, ylabel: str, width: float = 6.4, height: float = 3.6, log: str = ""
+) -> tuple[Picture, Axes]:
+    """An empty figure in the course's style, and its axes; `log` names the logarithmic ones: "", "x", "y" or "xy"."""
     figure = Picture(figsize=(width, height), dpi=90, layout="constrained")
     axes = figure.subplots()
     axes.set_title(title, fontsize=FONT + 1, loc="left")
+    open_axes(axes, xlabel, ylabel, log)
+    return figure, axes
+
+
+def side_by_side(
+    title: str, panels: int, width: float, height: float, sharey: bool = False
+) -> tuple[Picture, list[Axes]]:
+    """An empty figure under one title, and the axes of its panels in one row."""
+    figure = Picture(figsize=(width, height), dpi=90, layout="constrained")
+    figure.suptitle(title, fontsize=FONT + 1, x=0.01, ha="left")
+    return figure, list(figure.subplots(1, panels, sharey=sharey, squeeze=False)[0])
+
+
+def open_axes(axes: Axes, xlabel: str, ylabel: str, log: str) -> None:
+    """Name the axes, leave out the frame above and at the right, and make those logarithmic that `log` names."""
     name_axes(axes, xlabel, ylabel)
     axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+    axes.set_xscale("log" if "x" in log else "linear")
+    axes.set_yscale("log" if "y" in log else "linear")
 
 
 def name_axes(axes: Axes, xlabel: str, ylabel: str) -> None:
