@@ -1329,10 +1329,8 @@ SEEN_IN_CELLS = {  # faults that a test notices, and a cell of the lesson as wel
     "attention layers are skipped": "58873788",
     "merging forgets the scale": "ef907762",
 }
+NAMED = {fault.name: fault for fault in FAULTS}
 FAULTS += [
-    replace(
-        fault, name=f"{fault.name}, seen in its cell", caught_by=f"{LORA}::{SEEN_IN_CELLS[fault.name]}", quick=False
-    )
-    for fault in FAULTS
-    if fault.name in SEEN_IN_CELLS
+    replace(NAMED[name], name=f"{name}, seen in its cell", caught_by=f"{LORA}::{cell}", quick=False)
+    for name, cell in SEEN_IN_CELLS.items()
 ]
