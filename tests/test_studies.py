@@ -24,7 +24,7 @@ from course_utils.studies.__main__ import STUDIES
 from course_utils.training import LORA, Recipe
 
 RECIPE = Recipe(lr=1e-3, steps=1)
-UNDER_WAY = {"forgetting", "ranks"}  # runs are still missing, so no notebook and no document may quote it
+UNDER_WAY = {"ranks"}  # runs are still missing, so no notebook and no document may quote it
 
 
 @pytest.fixture
