@@ -71,6 +71,13 @@ def test_adapters_lie_beside_each_other_and_each_is_its_own(tmp_path):
         loading.load_adapter(model, tmp_path / "one", name="two")
 
 
+def test_an_adapter_of_a_4_bit_base_is_put_on_one(tmp_path):
+    tiny().save_pretrained(tmp_path / "base")
+    base = [loading.load_model(str(tmp_path / "base"), "nf4", compute_dtype=torch.float32, device="cpu") for _ in "12"]
+    wanted = saved(tmp_path / "adapter", LORA, base[0])
+    torch.testing.assert_close(logits(loading.load_adapter(base[1], tmp_path / "adapter")), wanted)
+
+
 def test_a_trainable_adapter_can_be_trained_on(tmp_path):
     saved(tmp_path, LORA)
     model = loading.load_adapter(tiny(), tmp_path, trainable=True)
