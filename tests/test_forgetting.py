@@ -47,7 +47,7 @@ def test_rehearsed_passages_are_not_those_that_forgetting_is_measured_on(small, 
     model = training.prepare_model(FULL)
     rows = {split: datafiles.load_task("dates", split) for split in datafiles.SPLITS}
     probe = forgetting.Probe(model, tokenizer, FULL, rows)
-    measured = [example["input_ids"] for example in probe.general.examples]
+    measured = [example["input_ids"] for example in probe.before["general"].examples]
     assert (len(probe.rehearsed), len(measured)) == (10, 50)
     assert not [example for example in probe.rehearsed if example["input_ids"] in measured]
     assert sorted(set(probe.kinds)) == sorted(set(datafiles.load_passage_kinds()))
@@ -55,7 +55,9 @@ def test_rehearsed_passages_are_not_those_that_forgetting_is_measured_on(small, 
     for kind, ids in zip(probe.kinds, measured, strict=True):
         assert datafiles.load_passage_kinds()[everything.index(ids)] == kind
     probe.look()
-    assert probe.seen["general_nll"][0] == pytest.approx(evaluation.nll(model, probe.general.examples).mean, rel=1e-4)
+    assert probe.seen["general_nll"][0] == pytest.approx(
+        evaluation.nll(model, probe.before["general"].examples).mean, rel=1e-4
+    )
 
 
 def test_the_norm_is_that_of_what_was_added_whatever_is_trained(small, tokenizer):

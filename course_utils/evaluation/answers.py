@@ -1,8 +1,9 @@
 """What does it answer, does it stop, and is it right?"""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from peft import PeftModel
@@ -37,8 +38,8 @@ def generate(
     """The model's greedy answer to each thread (turns that end with the user's); none to no threads.
 
     Prompts of like length share a batch, and are padded on the left, so that every answer starts right behind its
-    prompt. Where there is memory for it, the weights are unpacked and added up once (`plain_layers`). The model is left
-    in the mode it was in, the tokenizer is not changed.
+    prompt; behind virtual tokens, only prompts of equal length do. Where there is memory for it, the weights are
+    unpacked and added up once (`plain_layers`). The model is left in the mode it was in, the tokenizer is not changed.
 
     Raises:
         ValueError: as `chat.encode`, naming the thread.
@@ -47,14 +48,21 @@ def generate(
     checked = [normalized(thread, TEMPLATES[template].heads, index) for index, thread in enumerate(threads)]
     prompts = [encode_prompt(thread, tokenizer, template) for thread in checked]
     pad = end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    lengths = [len(prompt) for prompt in prompts]
     with evaluating(model) as device, plain_layers(model), _head_sees_one_piece(model):
-        for start in range(0, len(prompts), batch_size):
-            chosen = by_length[start : start + batch_size]
+        for chosen in _batches(lengths, batch_size, padded=not _has_virtual_tokens(model)):
             batch = collate_prompts([prompts[index] for index in chosen], pad)
             asked = {name: tensor.to(device) for name, tensor in batch.items()}
             answers |= zip(chosen, _continued(model, asked, end, pad, max_new_tokens), strict=True)
     return [_answer(answers[index], end, tokenizer) for index in range(len(prompts))]
+
+
+def _batches(lengths: Sequence[int], batch_size: int, padded: bool) -> Iterator[list[int]]:
+    """The places of the prompts of each batch, by length."""
+    by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
+    for _, alike in groupby(by_length, key=lambda place: 0 if padded else lengths[place]):
+        places = list(alike)
+        yield from (places[start : start + batch_size] for start in range(0, len(places), batch_size))
 
 
 def _continued(model: nn.Module, asked: Batch, end: int, pad: int, max_new_tokens: int) -> list[list[int]]:
@@ -114,11 +122,16 @@ class _QuarterEnded(StoppingCriteria):
 
 def _rows_can_leave(model: nn.Module) -> bool:
     """Whether what the model remembers is one entry a row; prompt tuning and its kin prepare a cache of their own."""
-    if isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning:
+    if _has_virtual_tokens(model):
         return False
     if model.generation_config.cache_implementation:
         return False
     return not model.config.is_encoder_decoder and not model._is_stateful and model._supports_default_dynamic_cache()
+
+
+def _has_virtual_tokens(model: nn.Module) -> bool:
+    """Whether PEFT puts virtual tokens in front of a row, padding and all; it then counts padding as places, too."""
+    return isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning
 
 
 def _answer(ids: list[int], end: int, tokenizer: PreTrainedTokenizerBase) -> Answer:

@@ -11,20 +11,32 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from course_utils import machine
 from course_utils.core import console
-from course_utils.studies import dates, equal_quality, forgetting, off_ceiling, ranks, record, reply_ranks, tasks
+from course_utils.studies import (
+    dates,
+    equal_quality,
+    forgetting,
+    methods,
+    off_ceiling,
+    placement,
+    ranks,
+    record,
+    reply_ranks,
+    tasks,
+)
 from course_utils.studies.records import Study
 
 STUDIES = {
     module.STUDY.name: module.STUDY
-    for module in (dates, reply_ranks, tasks, off_ceiling, equal_quality, forgetting, ranks)
+    for module in (dates, reply_ranks, tasks, off_ceiling, equal_quality, forgetting, ranks, methods, placement)
 }
 
 
 def announced(study: Study) -> str:
-    """How much is to be done, and how long it may take, by the records that there are."""
-    minutes = [line["seconds"] / 60 for line in study.done()]
-    each = f", about {median(minutes):.1f} minutes each" if minutes else ""
-    return f"{study.name}: {len(study.open())} of {len(study.recipes)} runs are missing{each}"
+    """How much is to be done, and how long it may take: by the records that there are, or as was expected."""
+    minutes = [line["seconds"] / 60 for line in study.done()] or [study.minutes] * bool(study.minutes)
+    missing = len(study.open())
+    each = f", about {median(minutes):.1f} minutes each, {missing * median(minutes) / 60:.1f} hours" if minutes else ""
+    return f"{study.name}: {missing} of {len(study.recipes)} runs are missing{each}"
 
 
 def main() -> None:

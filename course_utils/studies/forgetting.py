@@ -9,8 +9,8 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from course_utils import chat, datafiles, evaluation, loading, training
-from course_utils.studies import records
+from course_utils import chat, datafiles, loading, training
+from course_utils.studies import probe, records
 from course_utils.studies.records import Study, grid
 from course_utils.training import LORA, Recipe
 
@@ -40,26 +40,26 @@ def run(recipe: Recipe) -> dict[str, Any]:
     tokenizer = loading.load_tokenizer(recipe.model, revision=recipe.revision)
     rows = {split: datafiles.load_task(recipe.data, split) for split in datafiles.SPLITS}
     model = training.prepare_model(recipe)
-    probe = Probe(model, tokenizer, recipe, rows)
+    measured = Probe(model, tokenizer, recipe, rows)
     scores: dict[str, Any] = {}
     if recipe.steps:
         checkpoints = SCORING["checkpoints"][recipe.data]
 
         def on_step(step: int, _: float) -> None:
             if step + 1 in checkpoints:
-                probe.look()
+                measured.look()
 
         encoded = chat.encode_answers(rows["train"], tokenizer, recipe.template)
         history = training.fit(model, encoded, recipe, on_step=on_step)
         scores = {"losses": [round(loss, 4) for loss in history.losses], "tokens": history.tokens}
     else:
-        probe.look()
-        scores["few_shot_accuracy"] = probe.few_shot_accuracy()
-    scores |= probe.seen
-    probe.seen = {}
-    training.fit(model, probe.rehearsed, _rehearsal(recipe))
-    probe.look()
-    return scores | {f"{name}_after_rehearsal": values[0] for name, values in probe.seen.items()}
+        measured.look()
+        scores["few_shot_accuracy"] = measured.few_shot_accuracy()
+    scores |= measured.seen
+    measured.seen = {}
+    training.fit(model, measured.rehearsed, _rehearsal(recipe))
+    measured.look()
+    return scores | {f"{name}_after_rehearsal": values[0] for name, values in measured.seen.items()}
 
 
 def _rehearsal(recipe: Recipe) -> Recipe:
@@ -69,47 +69,23 @@ def _rehearsal(recipe: Recipe) -> Recipe:
     )
 
 
-class Probe:
-    """Measures one model again and again, beside what it was before training."""
+class Probe(probe.Probe):
+    """What all studies score, the norm of the update, and what rehearsal brings back; one entry for each look."""
 
     def __init__(
         self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, rows: dict[str, list[Any]]
     ) -> None:
-        self.model, self.tokenizer, self.recipe, self.rows = model, tokenizer, recipe, rows
-        passages = [chat.encode_text(text, tokenizer, SCORING["max_length"]) for text in datafiles.load_passages()]
-        self.rehearsed = passages[:: SCORING["rehearsed"]]
-        kept = [place for place in range(len(passages)) if place % SCORING["rehearsed"]]
-        self.kinds = [datafiles.load_passage_kinds()[place] for place in kept]
-        self.general = evaluation.predictions(model, [passages[place] for place in kept])
-        self.task = {
-            split: evaluation.predictions(model, chat.encode_answers(rows[split], tokenizer, recipe.template))
-            for split in ("validation", "test")
-        }
+        texts, every = datafiles.load_passages(), SCORING["rehearsed"]
+        kept = [place for place in range(len(texts)) if place % every]
+        super().__init__(model, tokenizer, recipe, rows, SCORING, kept)
+        self.rehearsed = [chat.encode_text(text, tokenizer, SCORING["max_length"]) for text in texts[::every]]
         self.start = _matrices(model)
         self.seen: dict[str, list[Any]] = {}
 
     def look(self) -> None:
         """Add one entry to every score."""
-        found = {"accuracy": self.accuracy([], self.rows["test"]), "update_norm": self.update_norm()}
-        for measured, before in {**self.task, "general": self.general}.items():
-            drift = evaluation.drift(self.model, before)
-            found |= {f"{measured}_{name}": value for name, value in _per_token(drift).items()}
-        kinds = drift.groupby(self.kinds).sum()  # of the general text, which came last
-        found["general_nll_by_kind"] = [round(value, 5) for value in kinds.nats / kinds.tokens]
-        for name, value in found.items():
+        for name, value in {**self.scores(), "update_norm": self.update_norm()}.items():
             self.seen.setdefault(name, []).append(value)
-
-    def accuracy(self, shots: list[Any], rows: list[Any]) -> float:
-        """Share of exactly right answers."""
-        asked = [[*shots, *chat.question(row["prompt"])] for row in rows]
-        answers = evaluation.generate(
-            self.model,
-            self.tokenizer,
-            asked,
-            template=self.recipe.template,
-            max_new_tokens=SCORING["max_new_tokens"],
-        )
-        return round(evaluation.accuracy(answers, [row["answer"] for row in rows]), 4)
 
     def few_shot_accuracy(self) -> float:
         """What the model can do without training, once it is shown some rows."""
@@ -122,13 +98,6 @@ class Probe:
         """Frobenius norm of what was added to the matrices that LoRA adapts, all together."""
         now = _matrices(self.model)
         return round(sum((now[name] - old).square().sum().item() for name, old in self.start.items()) ** 0.5, 5)
-
-
-def _per_token(drift: pd.DataFrame) -> dict[str, float]:
-    """The loss, the divergence from the predictions before (both in nats), and the share of equal first choices."""
-    sums = drift.sum()
-    names = {"nll": sums.nats, "kl": sums.kl, "same": sums.same}
-    return {name: round(float(value / sums.tokens), 6) for name, value in names.items()}
 
 
 @torch.no_grad()

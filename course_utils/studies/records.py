@@ -33,7 +33,7 @@ class Study:
     """Runs that differ in some fields of their recipes, and the function that makes one and returns its scores.
 
     `scoring` holds the constants that decide what is measured, `reads` the files below `data/` that a run reads: a
-    change of either makes other runs.
+    change of either makes other runs. `minutes` is what a run is expected to take, as long as no record says it.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Study:
     run: Callable[[Recipe], dict[str, Any]]
     scoring: dict[str, Any] = field(default_factory=dict)
     reads: tuple[str, ...] = ()
+    minutes: float | None = None
 
     @property
     def path(self) -> Path:

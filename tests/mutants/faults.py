@@ -17,8 +17,8 @@ import nbformat
 
 ROOT = Path(__file__).parent.parent.parent
 PARTS = (
-    "course_utils data notebooks tests conftest.py pyproject.toml requirements.txt environment.yml Makefile "
-    "README.md CLAIMS.md CONTRIBUTING.md".split()
+    "course_utils data notebooks tests conftest.py pyproject.toml requirements.txt requirements-litgpt.txt "
+    "environment.yml Makefile README.md CLAIMS.md CONTRIBUTING.md".split()
 )
 LORA, LESSONS = "notebooks/01_lora.ipynb", "tests/lessons/test_01_lora.py"
 KAIMING = "nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))"
@@ -1129,8 +1129,8 @@ FAULTS = [
     Fault(
         "forgetting is measured on passages that are rehearsed, too",
         "course_utils/studies/forgetting.py",
-        'range(len(passages)) if place % SCORING["rehearsed"]',
-        "range(len(passages))",
+        "range(len(texts)) if place % every",
+        "range(len(texts))",
         "tests/test_forgetting.py::test_rehearsed_passages_are_not_those_that_forgetting_is_measured_on",
     ),
     Fault(
@@ -1321,6 +1321,127 @@ FAULTS = [
         "setattr(model.get_submodule(parent), child, module.merge())",
         "module.merge()",
         f"{LORA}::2afe2bb2",
+    ),
+    Fault(
+        "virtual tokens are far from padded prompts",
+        "course_utils/evaluation/answers.py",
+        "padded=not _has_virtual_tokens(model)",
+        "padded=True",
+        "tests/test_virtual_tokens.py::test_answers_to_prompts_of_different_lengths_are_those_of_each_prompt_alone",
+    ),
+    Fault(
+        "virtual tokens are scored in place of a row's first ones",
+        "course_utils/batches.py",
+        "values[:, -counted.shape[1] :][",
+        "values[:, : counted.shape[1]][",
+        "tests/test_virtual_tokens.py::test_the_loss_of_a_padded_batch_is_that_of_its_rows_and_of_pefts_own_forward",
+    ),
+    Fault(
+        "what virtual tokens move at once is not counted as moved",
+        "course_utils/studies/probe.py",
+        "with model.disable_adapter() if isinstance(model, PeftModel) else nullcontext():",
+        "with nullcontext():",
+        "tests/test_methods.py::test_what_a_method_moves_is_measured_from_the_base_model",
+    ),
+    Fault(
+        "DoRA is LoRA",
+        "course_utils/studies/methods.py",
+        '{**LORA, "use_dora": True}',
+        '{**LORA, "use_dora": False}',
+        "tests/test_methods.py::test_each_method_trains_as_many_numbers_as_its_formula_says",
+    ),
+    Fault(
+        "an adapter's bytes are those of its configuration",
+        "course_utils/studies/methods.py",
+        '(Path(folder) / "adapter_model.safetensors").stat()',
+        '(Path(folder) / "adapter_config.json").stat()',
+        "tests/test_methods.py::test_the_bytes_are_those_of_the_file",
+    ),
+    Fault(
+        "a place has more than its budget",
+        "course_utils/studies/placement.py",
+        '_lora(26, ["q_proj", "v_proj"], v_proj=27)',
+        '_lora(27, ["q_proj", "v_proj"], v_proj=27)',
+        "tests/test_methods.py::test_all_places_have_the_same_budget",
+    ),
+    Fault(
+        "half an adapter is a whole one",
+        "course_utils/loading/adapters.py",
+        '"missing": sorted(known.keys() - found.keys()),',
+        '"missing": [],',
+        "tests/test_adapters.py::"
+        "test_what_is_not_whole_or_not_for_this_model_is_refused_and_the_model_left_alone[a layer missing]",
+    ),
+    Fault(
+        "an adapter of another base is taken",
+        "course_utils/loading/adapters.py",
+        "    _check_base(folder, config, base)\n",
+        "",
+        "tests/test_adapters.py::"
+        "test_what_is_not_whole_or_not_for_this_model_is_refused_and_the_model_left_alone[another base]",
+    ),
+    Fault(
+        "a start by a draw is loaded",
+        "course_utils/loading/adapters.py",
+        'NOT_REPEATED = ("pissa_niter", "lora_ga", ',
+        'NOT_REPEATED = ("lora_ga", ',
+        "tests/test_adapters.py::test_a_drawn_start_does_not_come_back_from_its_file",
+    ),
+    Fault(
+        "an adapter replaces the one of the same name",
+        "course_utils/loading/adapters.py",
+        "    if name in model.peft_config:\n",
+        "    if not name:\n",
+        "tests/test_adapters.py::test_adapters_lie_beside_each_other_and_each_is_its_own",
+    ),
+    Fault(
+        "loaded virtual tokens are trained",
+        "course_utils/loading/adapters.py",
+        "requires_grad_(trainable)  # PEFT",
+        "requires_grad_(True)  # PEFT",
+        "tests/test_adapters.py::test_what_was_saved_is_what_is_loaded",
+    ),
+    Fault(
+        "what the forward throws away is an activation",
+        "course_utils/memory.py",
+        "kept.append(weakref.ref(held))",
+        "kept.append(lambda: held)",
+        "tests/test_memory.py::test_activations_are_what_can_be_reached_from_the_loss[dora]",
+    ),
+    Fault(
+        "Lit-GPT's keys get the adapter of the values",
+        "course_utils/lit.py",
+        'zip("qkv", block.attn.qkv.enable_lora, strict=True)',
+        'zip("qvk", block.attn.qkv.enable_lora, strict=True)',
+        "tests/test_lit.py::test_with_the_same_adapter_the_losses_and_gradients_are_those_of_peft",
+    ),
+    Fault(
+        "Lit-GPT scales the adapter otherwise",
+        "course_utils/lit.py",
+        "part.lora_variant or part.scaling[adapter] != module.scaling",
+        "part.lora_variant",
+        "tests/test_lit.py::test_an_adapter_that_does_not_fit_is_refused[rslora]",
+    ),
+    Fault(
+        "the turned part of Pythia's heads is all of them",
+        "course_utils/lit.py",
+        'rope.get("partial_rotary_factor", 1.0)',
+        "1.0",
+        "tests/test_lit.py::test_logits_are_those_of_transformers[pythia]",
+    ),
+    Fault(
+        "all of Lit-GPT's weights are trained",
+        "course_utils/lit.py",
+        "    mark_only_lora_as_trainable(gpt)\n",
+        "",
+        "tests/test_lit.py::test_each_switch_trains_as_many_numbers_as_peft_on_the_same_modules",
+    ),
+    Fault(
+        "Lit-GPT is installed with what it asks for",
+        "Makefile",
+        "--no-deps -r requirements-litgpt.txt",
+        "-r requirements-litgpt.txt",
+        "tests/test_packaging.py::test_lit_gpt_is_a_step_of_the_set_up_and_no_extra",
     ),
 ]
 SEEN_IN_CELLS = {  # faults that a test notices, and a cell of the lesson as well
