@@ -25,9 +25,14 @@ def say(exercise: Exercise, answer: Answer) -> str:
     """What is to be said; the first that fits.
 
     Not attempted; correct; exactly one of the recorded mistakes, with what was measured; an error; what differs.
+
+    Raises:
+        Exception: the solution itself fails here.
     """
     cases = exercise.cases()
     yours, expected = (_observed(exercise, each, cases) for each in (answer, exercise.answer))
+    for broken in (found.error for found in expected.values() if found.error):
+        raise broken
     unwritten = [case for case, found in yours.items() if isinstance(found.error, NotAttempted)]
     if len(unwritten) == len(cases):
         return "Not attempted yet."
@@ -61,7 +66,7 @@ def measured(
     """What a message may name in braces, taken from the first part that differs in the first wrong case.
 
     `part`: its name; `yours`, `expected`: its values; `ratio`: yours over expected, for a tensor by least squares;
-    `difference`: yours minus expected; `off`: the size of the difference beside the expected; `error`: its text;
+    `difference`: yours minus expected; `off`: the size of the difference in percent of the expected; `error`: its text;
     `wrong` of `cases`: how many cases are wrong; `parts` of `all_parts`: how many parts are.
     """
     mine, right = yours[wrong[0]], expected[wrong[0]]
@@ -70,10 +75,10 @@ def measured(
     numbers = {"part": names[0] if names else "", "yours": a, "expected": b, "error": mine.error}
     numbers |= {"wrong": len(wrong), "cases": len(yours), "parts": len(names), "all_parts": len(right.parts)}
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.shape == b.shape:
-        return numbers | {"ratio": battery.times(a, b), "off": ((a - b).norm() / b.norm()).item()}
+        return numbers | {"ratio": battery.times(a, b), "off": 100 * ((a - b).norm() / b.norm()).item()}
     if isinstance(a, (int, float)) and isinstance(b, (int, float)):
         ratio = a / b if b else math.inf
-        return numbers | {"ratio": ratio, "difference": a - b, "off": abs(ratio - 1)}
+        return numbers | {"ratio": ratio, "difference": a - b}
     return numbers
 
 

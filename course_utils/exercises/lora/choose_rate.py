@@ -101,22 +101,22 @@ EXERCISE = Exercise(
     minutes=12,
     cases=cases,
     mistakes={
-        means_alone: "Wrong for {wrong} of {cases} tables: a setting was taken whose *mean* forgetting is below the limit. "
-        "Surely below is its upper end, mean plus half-width.",
-        by_the_test: "Wrong for {wrong} of {cases} tables: the test accuracy chose. Then nothing is left that could say how "
-        "good the choice is: choose by the validation loss.",
-        safest: "Wrong for {wrong} of {cases} tables: that is the setting that forgets least. The limit is enough for the "
-        "client, who wants to learn as much as it allows.",
-        at_the_end: "Wrong for {wrong} of {cases} tables: only the last step was looked at. A larger rate that is stopped "
-        "earlier is a setting, too.",
-        luckiest_seed: "Wrong for {wrong} of {cases} tables: the single lowest loss chose, and one lucky seed with it. "
-        "Average over the seeds first.",
+        means_alone: "Wrong for {wrong} of {cases} tables: a setting was taken whose *mean* forgetting is below the "
+        "limit. Surely below is its upper end, mean plus half-width.",
+        by_the_test: "Wrong for {wrong} of {cases} tables: the test accuracy chose. Then nothing is left that could "
+        "say how good the choice is: choose by the validation loss.",
+        safest: "Wrong for {wrong} of {cases} tables: that is the setting that forgets least. The limit is enough for "
+        "the client, who wants to learn as much as it allows.",
+        at_the_end: "Wrong for {wrong} of {cases} tables: only the last step was looked at. A larger rate that is "
+        "stopped earlier is a setting, too.",
+        luckiest_seed: "Wrong for {wrong} of {cases} tables: the single lowest loss chose, and one lucky seed with "
+        "it. Average over the seeds first.",
         limit_forgotten: "Wrong for {wrong} of {cases} tables: the limit of forgetting was not kept.",
     },
     hints=(
         "Group the table by rate and step. A group has one row for each seed.",
-        "Of each group you need two numbers: mean plus half-width of `forgetting` (`intervals.mean_and_interval`), which "
-        "decides whether it may be taken at all, and the mean of `validation_nll`, which decides between those.",
+        "Of each group you need two numbers: mean plus half-width of `forgetting` (`intervals.mean_and_interval`), "
+        "which decides whether it may be taken at all, and the mean of `validation_nll`, which decides between those.",
     ),
     alternatives=(of_a_table,),
 )

@@ -87,18 +87,18 @@ EXERCISE = Exercise(
     minutes=8,
     cases=cases,
     mistakes={
-        means_alone: "Wrong for {wrong} of {cases} inputs: the mean alone decides. With few seeds far apart it may lie on "
-        "either side of the margin by chance.",
-        no_difference_seen: "Wrong for {wrong} of {cases} inputs: the interval is compared with 0. That it holds 0 only "
-        "says that no difference was seen, which three noisy seeds always bring about.",
-        margin_forgotten: "Wrong for {wrong} of {cases} inputs: the interval is compared with 0, so the small rank has to "
-        "be better. It may lose up to the margin.",
-        subtracted_the_other_way: "Wrong for {wrong} of {cases} inputs: the sign is turned around. A positive difference "
-        "says that the large rank was better.",
-        of_a_normal: "Wrong for {wrong} of {cases} inputs: 1.96 standard errors are an interval for many runs. With three "
-        "seeds Student's t asks for 4.3.",
-        spread_of_seeds: "Wrong for {wrong} of {cases} inputs: the standard deviation says how far seeds lie apart, not how "
-        "sure their mean is.",
+        means_alone: "Wrong for {wrong} of {cases} inputs: the mean alone decides. With few seeds far apart it may "
+        "lie on either side of the margin by chance.",
+        no_difference_seen: "Wrong for {wrong} of {cases} inputs: the interval is compared with 0. That it holds 0 "
+        "only says that no difference was seen, which three noisy seeds always bring about.",
+        margin_forgotten: "Wrong for {wrong} of {cases} inputs: the interval is compared with 0, so the small rank "
+        "has to be better. It may lose up to the margin.",
+        subtracted_the_other_way: "Wrong for {wrong} of {cases} inputs: the sign is turned around. A positive "
+        "difference says that the large rank was better.",
+        of_a_normal: "Wrong for {wrong} of {cases} inputs: 1.96 standard errors are an interval for many runs. With "
+        "three seeds Student's t asks for 4.3.",
+        spread_of_seeds: "Wrong for {wrong} of {cases} inputs: the standard deviation says how far seeds lie apart, "
+        "not how sure their mean is.",
     },
     hints=(
         "Draw the interval and the margin on a line. There are three places where the interval can lie.",

@@ -73,19 +73,21 @@ EXERCISE = Exercise(
     minutes=10,
     cases=cases,
     mistakes={
-        rates_mixed: "{yours:.2f} is the correlation over all runs, whatever their rate. At a fixed rate it is another one.",
-        no_logarithms: "{yours:.2f} was computed without the logarithms: then the runs at the largest rate decide alone.",
-        of_the_means: "{yours:.2f} is the correlation of one mean for each rate. That is what the rate does; what is asked "
-        "for is what is left without it.",
+        rates_mixed: "{yours:.2f} is the correlation over all runs, whatever their rate. At a fixed rate it is "
+        "another one.",
+        no_logarithms: "{yours:.2f} was computed without the logarithms: then the runs at the largest rate decide "
+        "alone.",
+        of_the_means: "{yours:.2f} is the correlation of one mean for each rate. That is what the rate does; what is "
+        "asked for is what is left without it.",
         mean_of_correlations: "{yours:.2f} is the mean of one correlation for each rate. A rate with two runs, whose "
         "correlation is always 1 or -1, then counts as much as one with nine.",
-        one_column: "{yours:.2f}: the mean of each rate was taken out of one column only; the other one still moves with "
-        "the rate, which dilutes the correlation.",
+        one_column: "{yours:.2f}: the mean of each rate was taken out of one column only; the other one still moves "
+        "with the rate, which dilutes the correlation.",
     },
     hints=(
         '`groupby(...).transform("mean")` gives a table of the same length, with the mean of its group in each row.',
-        "First the logarithms of both columns, then both minus their means over the rows of the same `lr`, then `.corr()` "
-        "of the two columns and its entry off the diagonal.",
+        "First the logarithms of both columns, then both minus their means over the rows of the same `lr`, then "
+        "`.corr()` of the two columns and its entry off the diagonal.",
     ),
     alternatives=(by_regression,),
 )

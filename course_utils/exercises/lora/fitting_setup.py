@@ -1,9 +1,8 @@
 """Can you make it fit?
 
-`step_bytes` makes a small Llama on the meta device, where tensors have sizes but no memory, takes one step of AdamW,
-and adds up what lives: weights, gradients, the optimizer's states, and the activations of one forward pass. Full
-fine-tuning of 16 texts at once in fp32, `step_bytes(r=None, precision="fp32", batch_size=16)`, needs far more than the
-24 MB (10^6 bytes) that there are.
+`step_bytes` makes a small Llama, takes one step of AdamW, and adds up what lives: weights, gradients, the optimizer's
+states, and the activations of one forward pass. Full fine-tuning of 16 texts at once in fp32, `step_bytes(r=None,
+precision="fp32", batch_size=16)`, needs far more than the 20 MB (10^6 bytes) that there are.
 
 Return a set-up that fits, as a dict: `r` (None trains all weights), `precision` of the base (`"fp32"` or `"bf16"`),
 `batch_size`, and `accumulation`, the number of such batches whose gradients are added up before a step. Two rules: a
@@ -21,19 +20,18 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from course_utils import memory
 from course_utils.exercises.exercise import Exercise
 
-MOST, TEXTS, LOWEST_RANK = 24e6, 16, 8
+MOST, TEXTS, LOWEST_RANK = 20e6, 16, 8
 Setup = dict[str, int | str | None]
 
 
 def step_bytes(r: int | None, precision: str, batch_size: int) -> pd.Series:
     """Bytes of a training step by part: LoRA of rank r on all linear layers, or all weights; texts of 64 tokens."""
     shape = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4, "num_attention_heads": 4}
-    with torch.device("meta"):
-        model = LlamaForCausalLM(LlamaConfig(vocab_size=1024, tie_word_embeddings=True, **shape))
-        model = model.to({"fp32": torch.float32, "bf16": torch.bfloat16}[precision])
-        if r is not None:
-            model = get_peft_model(model, LoraConfig(r=r, target_modules="all-linear"))
-        ids = torch.ones(batch_size, 64, dtype=torch.long)
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=1024, tie_word_embeddings=True, **shape))
+    model = model.to({"fp32": torch.float32, "bf16": torch.bfloat16}[precision])
+    if r is not None:
+        model = get_peft_model(model, LoraConfig(r=r, target_modules="all-linear"))
+    ids = torch.ones(batch_size, 64, dtype=torch.long)
 
     def forward() -> torch.Tensor:
         return model(input_ids=ids, labels=ids, use_cache=False).loss
@@ -46,12 +44,12 @@ def step_bytes(r: int | None, precision: str, batch_size: int) -> pd.Series:
 
 
 def fitting_setup() -> dict[str, int | str | None]:
-    """A set-up within 24 MB: r, precision, batch_size and accumulation."""
+    """A set-up within 20 MB: r, precision, batch_size and accumulation."""
     return {"r": 16, "precision": "bf16", "batch_size": 1, "accumulation": 16}
 
 
 def cases() -> dict[str, tuple]:
-    return {"24 MB": ()}
+    return {"20 MB": ()}
 
 
 def outcome(answer: Callable[[], Setup]) -> dict[str, str]:
@@ -116,20 +114,20 @@ EXERCISE = Exercise(
     outcome=outcome,
     given=(step_bytes,),
     mistakes={
-        all_at_once: "It needs {yours}. An adapter saves gradients and states; the activations it hardly touches. They grow "
-        "with the texts of one batch.",
-        all_weights: "It needs {yours}. Small batches are the right idea; now each weight still has a gradient and two "
-        "averages.",
-        full_in_16_bits: "It needs {yours}. All weights are trained, so each has a gradient and two averages, in 16 bits as "
-        "well.",
+        all_at_once: "It needs {yours}. An adapter saves gradients and states; the activations it hardly touches. "
+        "They grow with the texts of one batch.",
+        all_weights: "It needs {yours}. Small batches are the right idea; now each weight still has a gradient and "
+        "two averages.",
+        full_in_16_bits: "It needs {yours}. All weights are trained, so each has a gradient and two averages, in 16 "
+        "bits as well.",
         base_in_32_bits: "It needs {yours}. What is largest now does not have to be kept in 32 bits.",
         fewer_texts: "It fits, but {yours}: that is another training. `accumulation` adds up several batches.",
         rank_one: "It fits, but {yours}, and the adapter was never the largest part.",
     },
     hints=(
         "Print `step_bytes` of full fine-tuning, and change one argument at a time. Which part does each of them move?",
-        "A small `batch_size` with a larger `accumulation` shrinks the activations, an adapter the gradients and states, "
-        "bf16 the frozen weights. None of them is enough alone.",
+        "A small `batch_size` with a larger `accumulation` shrinks the activations, an adapter the gradients and "
+        "states, bf16 the frozen weights. None of them is enough alone.",
     ),
     alternatives=(lowest_rank,),
 )

@@ -66,15 +66,15 @@ EXERCISE = Exercise(
     cases=cases,
     mistakes={
         base_in_32_bits: "{part}: {ratio:.1f} times too much. A bf16 number takes 2 bytes.",
-        adapter_in_16_bits: "{part}: {ratio:.1f} of what PEFT needs. The adapter is not in the format of its base; it is "
-        "in fp32, and so are its gradients and averages.",
+        adapter_in_16_bits: "{part}: {ratio:.1f} of what PEFT needs. The adapter is not in the format of its base; it "
+        "is in fp32, and so are its gradients and averages.",
         gradients_of_all: "{part}: {ratio:.1f} times too much. Frozen weights get no gradient.",
-        states_of_all: "{parts} of the {all_parts} sizes are too large, gradients {ratio:.1f} times. Frozen weights have "
-        "neither a gradient nor averages: that would be full fine-tuning.",
+        states_of_all: "{parts} of the {all_parts} sizes are too large, gradients {ratio:.1f} times. Frozen weights "
+        "have neither a gradient nor averages: that would be full fine-tuning.",
         one_average: "{part}: {ratio:.1f} of what is needed. Adam keeps two averages for each number, one of the "
         "gradients and one of their squares.",
-        with_a_master_copy: "{part}: {ratio:.1f} times too much. A 32-bit copy is kept of weights that are trained in 16 "
-        "bits; these are not trained.",
+        with_a_master_copy: "{part}: {ratio:.1f} times too much. A 32-bit copy is kept of weights that are trained in "
+        "16 bits; these are not trained.",
     },
     hints=(
         "Four questions, one for each key: how many numbers, and how many bytes is one of them?",

@@ -70,11 +70,11 @@ EXERCISE = Exercise(
     mistakes={
         no_scaling: "What LoRA adds is {ratio:.3g} times what it should be: lora_alpha / r is missing.",
         not_divided: "What LoRA adds is {ratio:.3g} times what it should be: lora_alpha has to be divided by r.",
-        adapter_alone: "Only LoRA's part comes back, wrong in {wrong} of {cases} inputs: the row of the frozen table is "
-        "missing. (It is right where that table is zero.)",
-        all_scaled: "The frozen row is scaled as well, which moves the result by {off:.0%} even before training: "
+        adapter_alone: "Only LoRA's part comes back, wrong in {wrong} of {cases} inputs: the row of the frozen table "
+        "is missing. (It is right where that table is zero.)",
+        all_scaled: "The frozen row is scaled as well, which moves the result by {off:.0f} % even before training: "
         "lora_alpha / r belongs to B A alone.",
-        reshaped: "Off by {off:.0%}: A was reshaped to (tokens, r), which keeps the order of its numbers and mixes "
+        reshaped: "Off by {off:.0f} %: A was reshaped to (tokens, r), which keeps the order of its numbers and mixes "
         "tokens. It has to be transposed.",
     },
     hints=(

@@ -41,8 +41,8 @@ def toy_losses(lora_alpha: float, lr_a: float, lr_b: float, start: float) -> lis
 
 
 def cases() -> dict[str, tuple[Settings, float]]:
-    usual = {"lora_alpha": 2.0, "lr_a": 0.01, "lr_b": 0.01, "start": 1.0}
-    plus = {"lora_alpha": 4.0, "lr_a": 0.005, "lr_b": 0.08, "start": 0.5}
+    usual = {"lora_alpha": 2.0, "lr_a": 0.05, "lr_b": 0.05, "start": 1.0}
+    plus = {"lora_alpha": 4.0, "lr_a": 0.02, "lr_b": 0.2, "start": 0.5}
     return {"from 2 to 8": (usual, 8.0), "from 4 to 1, with LoRA+": (plus, 1.0)}
 
 
@@ -109,24 +109,25 @@ EXERCISE = Exercise(
     outcome=outcome,
     given=(toy_losses,),
     mistakes={
-        alpha_alone: "The tenth loss is {yours:.1f} % of what it was: only lora_alpha was changed, and nothing makes up for "
-        "it.",
+        alpha_alone: "The tenth loss is {yours:.1f} % of what it was: only lora_alpha was changed, and nothing makes "
+        "up for it.",
         unchanged: "lora_alpha is still {yours:g}; {expected:g} was wanted.",
-        wrong_way: "The tenth loss is {yours:.1f} % of what it was: the rate of B has to grow where lora_alpha shrinks.",
-        both_rates: "The tenth loss is {yours:.1f} % of what it was: the whole factor went to both rates, which makes up for "
-        "it twice.",
-        roots_without_the_start: "The tenth loss is {yours:.1f} % of what it was: near, but a faster A that starts as before "
-        "is not a larger A. Its start has to be multiplied, too.",
-        rate_of_a_alone: "The tenth loss is {yours:.1f} % of what it was: the rate of A alone does not make A larger. Its "
-        "start has to be multiplied, too.",
-        start_alone: "The tenth loss is {yours:.1f} % of what it was: A starts larger, but Adam still moves it by its old "
-        "rate, which is now less of it.",
+        wrong_way: "The tenth loss is {yours:.1f} % of what it was: the rate of B has to grow where lora_alpha "
+        "shrinks.",
+        both_rates: "The tenth loss is {yours:.1f} % of what it was: the whole factor went to both rates, which makes "
+        "up for it twice.",
+        roots_without_the_start: "The tenth loss is {yours:.1f} % of what it was: near, but a faster A that starts as "
+        "before is not a larger A. Its start has to be multiplied, too.",
+        rate_of_a_alone: "The tenth loss is {yours:.1f} % of what it was: the rate of A alone does not make A larger. "
+        "Its start has to be multiplied, too.",
+        start_alone: "The tenth loss is {yours:.1f} % of what it was: A starts larger, but Adam still moves it by its "
+        "old rate, which is now less of it.",
     },
     hints=(
-        "What is added to the output is lora_alpha / r times B A. If lora_alpha is divided by four, B A has to be four "
-        "times as large, at every step. Which of the two can be made so with a rate alone?",
-        "Adam's steps have the size of the rate, whatever the size of the gradients. B starts at zero, so with four times "
-        "the rate it is four times as large at every step.",
+        "What is added to the output is lora_alpha / r times B A. If lora_alpha is divided by four, B A has to be "
+        "four times as large, at every step. Which of the two can be made so with a rate alone?",
+        "Adam's steps have the size of the rate, whatever the size of the gradients. B starts at zero, so with four "
+        "times the rate it is four times as large at every step.",
     ),
     alternatives=(by_a, by_roots),
 )

@@ -80,20 +80,21 @@ EXERCISE = Exercise(
     minutes=8,
     cases=cases,
     mistakes={
-        no_scaling: "Off by {off:.0%}: both updates lack their lora_alpha / r.",
-        turned_around: "Off by {off:.0%}: the old adapter is added and the new one subtracted.",
-        only_out: "Wrong for {wrong} of {cases} inputs, and there off by {off:.0%}: the old adapter is out, the new one is not in.",
-        only_in: "Off by {off:.0%}: the new adapter is in, but the old one was not taken out.",
-        scaling_of_the_old: "The new adapter is merged with the scaling of the old one, which is off by {off:.0%}: each "
-        "has its own lora_alpha and its own r.",
-        both_in: "Off by {off:.0%}: the old adapter is added once more instead of being taken out.",
-        factors_turned: "A B is no update: with A of shape (r, d_in) and B of shape (d_out, r), B A has the shape of the "
-        "weight. (Torch says: {error})",
+        no_scaling: "Off by {off:.0f} %: both updates lack their lora_alpha / r.",
+        turned_around: "Off by {off:.0f} %: the old adapter is added and the new one subtracted.",
+        only_out: "Wrong for {wrong} of {cases} inputs, and there off by {off:.0f} %: the old adapter is out, the new "
+        "one is not in.",
+        only_in: "Off by {off:.0f} %: the new adapter is in, but the old one was not taken out.",
+        scaling_of_the_old: "The new adapter is merged with the scaling of the old one, which is off by {off:.0f} %: "
+        "each has its own lora_alpha and its own r.",
+        both_in: "Off by {off:.0f} %: the old adapter is added once more instead of being taken out.",
+        factors_turned: "A B is no update: with A of shape (r, d_in) and B of shape (d_out, r), B A has the shape of "
+        "the weight. (Torch says: {error})",
     },
     hints=(
         "What did the merge of the old adapter add to the weight? Exactly that has to go.",
-        "Write the update of one adapter first, (lora_alpha / r) times B A, with r read from a shape. Then use it twice, "
-        "with different signs.",
+        "Write the update of one adapter first, (lora_alpha / r) times B A, with r read from a shape. Then use it "
+        "twice, with different signs.",
     ),
     alternatives=(in_a_loop,),
 )

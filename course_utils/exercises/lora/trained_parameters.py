@@ -87,20 +87,20 @@ EXERCISE = Exercise(
     cases=cases,
     mistakes={
         heads_not_shared: "{yours:,} is {difference:,} too many: k and v have only num_key_value_heads heads.",
-        narrow_heads: "Right but for {wrong} of {cases} models, and there off by {difference:,}: a head is head_dim wide, "
-        "whatever hidden_size / num_attention_heads may be.",
+        narrow_heads: "Right but for {wrong} of {cases} models, and there off by {difference:,}: a head is head_dim "
+        "wide, whatever hidden_size / num_attention_heads may be.",
         one_layer: "{yours:,} instead of {expected:,}: that is one layer's.",
         rank_once: "{yours:,} instead of {expected:,}: each of the r rows of A and columns of B counts.",
-        only_a: "{yours:,} is {ratio:.0%} of {expected:,}: that is A alone. B has r times the outputs.",
-        whole_matrices: "{yours:,} is {ratio:.1f} times {expected:,}: that is what full fine-tuning trains, d_out times "
-        "d_in. Two thin matrices have r times the *sum*.",
+        only_a: "{yours:,} is {ratio:.2f} of {expected:,}: that is A alone. B has r times the outputs.",
+        whole_matrices: "{yours:,} is {ratio:.1f} times {expected:,}: that is what full fine-tuning trains, d_out "
+        "times d_in. Two thin matrices have r times the *sum*.",
     },
     hints=(
-        "For one matrix it is r * (d_in + d_out). Write down d_in and d_out of q, k, v and o; which of them are as wide "
-        "as the model, and which as all heads together?",
-        "q: hidden_size in, num_attention_heads * head_dim out. k and v: hidden_size in, num_key_value_heads * head_dim "
-        "out. o goes back from all heads to hidden_size. The three of the feed-forward part all have hidden_size on one "
-        "side and intermediate_size on the other.",
+        "For one matrix it is r * (d_in + d_out). Write down d_in and d_out of q, k, v and o; which of them are as "
+        "wide as the model, and which as all heads together?",
+        "q: hidden_size in, num_attention_heads * head_dim out. k and v: hidden_size in, num_key_value_heads * "
+        "head_dim out. o goes back from all heads to hidden_size. The three of the feed-forward part all have "
+        "hidden_size on one side and intermediate_size on the other.",
     ),
     alternatives=(counted,),
 )
