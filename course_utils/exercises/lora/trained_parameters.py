@@ -74,9 +74,9 @@ def whole_matrices(shape, r, targets):
 
 def counted(shape, r, targets):
     with torch.device("meta"):
-        model = LlamaForCausalLM(LlamaConfig(vocab_size=8, **shape))
-        adapted = get_peft_model(model, LoraConfig(r=r, target_modules=list(targets)))
-    return memory.count_parameters(adapted, trainable=True)
+        one_layer = LlamaForCausalLM(LlamaConfig(vocab_size=8, **{**shape, "num_hidden_layers": 1}))
+        adapted = get_peft_model(one_layer, LoraConfig(r=r, target_modules=list(targets)))
+    return shape["num_hidden_layers"] * memory.count_parameters(adapted, trainable=True)
 
 
 EXERCISE = Exercise(
