@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from course_utils.exercises import check as checker
-from course_utils.exercises.check import check, say
+from course_utils.exercises import checker
+from course_utils.exercises.checker import check, say
 from course_utils.exercises.exercise import Exercise
 from course_utils.exercises.outcomes import observe
 

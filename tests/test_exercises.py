@@ -13,7 +13,7 @@ from course_utils.core import files
 from course_utils.course import workbooks
 from course_utils.exercises import __main__ as copying
 from course_utils.exercises import battery, exercise
-from course_utils.exercises.check import say
+from course_utils.exercises.checker import say
 from course_utils.exercises.exercise import Exercise
 from course_utils.exercises.outcomes import Outcome, observe
 

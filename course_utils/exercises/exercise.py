@@ -23,7 +23,7 @@ class Exercise:
         difficulty: from 1 to 3.
         minutes: what one needs who has worked through the lesson.
         cases: makes the inputs, the same at each call: arguments, by a name that says what is special about them.
-        mistakes: wrong functions, each with what is said of it; `check.measured` has what may stand in its braces.
+        mistakes: wrong functions, each with what is said of it; `checker.measured` has what may stand in its braces.
         hints: from a nudge to nearly everything; none holds a line of the solution.
         alternatives: functions that are right as well.
         given: functions and classes that the notebook shows before the stub.

@@ -9,6 +9,8 @@ mean over the runs of the same rate, and correlate what is left. Then try it on 
 `np.log(runs[["update_norm", "forgetting"]]).corr()` say of them, and what is left of it?
 """
 
+import functools
+
 import numpy as np
 import pandas as pd
 
@@ -24,6 +26,7 @@ def correlation_at_a_rate(runs: pd.DataFrame) -> float:
     return (logs - logs.groupby(runs["lr"]).transform("mean")).corr().iloc[0, 1]
 
 
+@functools.cache
 def cases() -> dict[str, tuple[pd.DataFrame]]:
     rng, made = np.random.default_rng(0), []
     for lr, runs, norm, spread in ((1e-5, 3, 1.0, 0.1), (1e-4, 5, 6.0, 0.3), (1e-3, 9, 30.0, 0.8)):

@@ -10,6 +10,7 @@ step sees 16 texts, and an adapter has a rank of at least 8. Call `step_bytes` a
 largest?
 """
 
+import functools
 from collections.abc import Callable
 
 import pandas as pd
@@ -72,9 +73,12 @@ def outcome(answer: Callable[[], Setup]) -> dict[str, str]:
         broken.append(f"a step sees {batch_size * accumulation} texts, not {TEXTS}")
     if r is not None and r < LOWEST_RANK:
         broken.append(f"the rank is {r}, the lowest is {LOWEST_RANK}")
-    parts = step_bytes(r, precision, batch_size)
+    parts = _measured(r, precision, batch_size)
     needs = f"{parts.sum() / 1e6:.1f} MB, of which {parts.max() / 1e6:.1f} MB are {parts.idxmax()}"
     return {"rules": "; ".join(broken) or "kept", "memory": "fits" if parts.sum() <= MOST else needs}
+
+
+_measured = functools.cache(step_bytes)
 
 
 def all_at_once():
