@@ -77,13 +77,15 @@ def test_of_two_recorded_mistakes_that_are_the_same_neither_is_named():
             r"differs in \d of 6 places, first at \(\d, \d\): there -?[\d.]+, expected -?[\d.]+",
         ),
         (lambda x, W: None, r"Your result is None: is there no `return`\?"),
-        (lambda x, W: 3.0, r"Your result is of type float, expected is a tensor of shape \(2, 3\)\."),
-        (lambda x, W: {"y": x @ W}, r"Your result should be \(2, 3\): .* alone\."),
+        (lambda x, W: 3.0, r"Your result is the float 3\.0; expected is a tensor of shape \(2, 3\)\."),
+        (lambda x, W: {"y": x @ W}, r"Your result is a dict with the keys y; expected is a tensor of shape \(2, 3\)\."),
+        (lambda x, W: (x, W), r"Your result is a tuple of 2; expected is a tensor of shape \(2, 3\)\."),
+        (lambda x, W: pd.DataFrame([1]), r"Your result is a DataFrame; expected is a tensor of shape \(2, 3\)\."),
     ],
 )
 def test_what_differs_is_said_in_a_sentence(answer, said):
     text = say(made(mistakes={}), answer)
-    assert text.startswith("Not right yet, for 2 of 2 inputs. The first of them is: a small one.")
+    assert text.startswith("Not right yet for any of the 2 inputs. For the first, a small one:\n")
     assert re.search(said, text)
 
 
@@ -142,13 +144,14 @@ def test_a_recorded_mistake_may_be_an_error():
 
 def test_an_error_in_one_input_alone_is_told_for_that_one():
     text = say(made(), lambda x, W: x @ W if len(x) == 2 else x @ x)
-    assert text.startswith("Not right yet, for 1 of 2 inputs. The first of them is: a large one.\n")
+    assert text.startswith("Not right yet for 1 of 2 inputs: a large one.\n")
 
 
 def test_what_is_unfinished_is_named():
     keys = made(mistakes={}, answer=lambda n: {"a": n, "b": 2 * n}, cases=lambda: {"one": (1,), "two": (2,)})
-    assert say(keys, lambda n: {"a": n, "b": ...}) == "Not finished yet; there is still a `...` in: b."
-    assert say(keys, lambda n: ... if n == 2 else {"a": 1, "b": 2}).endswith("still a `...` in: two.")
+    assert say(keys, lambda n: {"a": n, "b": ...}) == "Not finished yet. There is still a `...` in: b"
+    assert say(keys, lambda n: ... if n == 2 else {"a": 1, "b": 2}).endswith("still a `...` in: two")
+    assert say(keys, lambda n: {"a": ..., "b": ...}) == "Not finished yet. There is still a `...` in: a, b"
 
 
 def test_parts_are_compared_one_by_one():
@@ -156,12 +159,14 @@ def test_parts_are_compared_one_by_one():
     assert say(keys, lambda n: {"b": [np.int64(20), "x"], "a": torch.tensor(10)}) == "Correct."
     wrong = say(keys, lambda n: {"a": n, "b": (15, "y")}).splitlines()
     assert wrong[0] == "Not right yet."
-    assert wrong[1] == "The part 'b, item 0' is 15, expected 20: 0.75 times, -5."
+    assert wrong[1] == "The part 'b, item 0' is 15, expected 20: 5 too small, 0.75 times."
     assert wrong[2] == "Also different: b, item 1."
-    assert "The part 'a' should be 10, and is missing." in say(keys, lambda n: {"b": (20, "x")})
-    assert "The part 'c' was not asked for." in say(keys, lambda n: {"a": 10, "b": (20, "x"), "c": 1})
-    assert "The part 'b, item 1' is 'y'; expected 'x'." in say(keys, lambda n: {"a": 10, "b": (20, "y")})
-    assert "The part 'a' is '10', a str; expected 10." in say(keys, lambda n: {"a": "10", "b": (20, "x")})
+    fewer = "Your result is a dict with the keys b; expected is a dict with the keys a, b."
+    assert fewer in say(keys, lambda n: {"b": (20, "x")})
+    nested = "Missing in your result: b, item 0, b, item 1; not asked for: b."
+    assert nested in say(keys, lambda n: {"a": 10, "b": 20})
+    assert "The part 'b, item 1' is 'y', expected 'x'." in say(keys, lambda n: {"a": 10, "b": (20, "y")})
+    assert "The part 'a' is the str '10'; expected is the int 10." in say(keys, lambda n: {"a": "10", "b": (20, "x")})
 
 
 def test_whole_numbers_are_exact_and_others_nearly():

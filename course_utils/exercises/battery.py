@@ -6,22 +6,24 @@ from typing import Any
 
 import torch
 
-from course_utils.exercises.outcomes import RESULT, Outcome
-
-MISSING = "nothing"
+from course_utils.exercises.outcomes import RESULT, Outcome, kind
 
 
 def equal(yours: Outcome, expected: Outcome, rtol: float) -> bool:
     """Whether two calls did the same; two errors are the same if type and text are."""
     if yours.error or expected.error:
         return type(yours.error) is type(expected.error) and str(yours.error) == str(expected.error)
-    return not different(yours, expected, rtol) and yours.changed == expected.changed
+    alike = yours.parts.keys() == expected.parts.keys() and yours.changed == expected.changed
+    return alike and not different(yours, expected, rtol)
 
 
-def different(yours: Outcome, expected: Outcome, rtol: float) -> list[str]:
-    """The names of the parts that differ, are missing or were not asked for."""
-    names = expected.parts | yours.parts
-    return [n for n in names if not same(yours.parts.get(n, MISSING), expected.parts.get(n, MISSING), rtol)]
+def different(yours: Outcome, expected: Outcome, rtol: float) -> dict[str, tuple[Any, Any]]:
+    """The parts that both have and that differ, yours and the expected; if there are none, the gradients that do."""
+    both = [
+        {name: (mine[name], right[name]) for name in right if name in mine and not same(mine[name], right[name], rtol)}
+        for mine, right in ((yours.parts, expected.parts), (yours.gradients, expected.gradients))
+    ]
+    return both[0] or both[1]
 
 
 def same(yours: Any, expected: Any, rtol: float) -> bool:
@@ -46,58 +48,61 @@ def near(yours: torch.Tensor, expected: torch.Tensor, rtol: float) -> bool:
 def describe(name: str, yours: Any, expected: Any, rtol: float) -> str:
     """What is wrong with one part, in a sentence."""
     what = RESULT if name == RESULT else f"The part {name!r}"
-    if expected is MISSING:
-        return f"{what} was not asked for."
-    if yours is MISSING:
-        return f"{what} should be {show(expected)}{' alone' if name == RESULT else ', and is missing'}."
     if yours is None and name.startswith("gradient of"):
         return f"No gradient reaches {name.removeprefix('gradient of ')}: something on its way is detached."
     if yours is None:
         return f"{what} is None: is there no `return`?"
-    if isinstance(expected, torch.Tensor):
-        if isinstance(yours, torch.Tensor):
-            return f"{what} {_tensors(yours, expected, rtol)}."
-        return f"{what} is of type {type(yours).__name__}, expected is a tensor of shape {tuple(expected.shape)}."
-    if isinstance(expected, Real) and isinstance(yours, Real):
+    if isinstance(yours, torch.Tensor) and isinstance(expected, torch.Tensor):
+        return f"{what} {_tensors(yours, expected, rtol)}"
+    if isinstance(yours, Real) and isinstance(expected, Real):
         return f"{what} is {show(yours)}, expected {show(expected)}{_numbers(yours, expected)}."
-    kind = "" if type(yours) is type(expected) else f", a {type(yours).__name__}"
-    return f"{what} is {show(yours)}{kind}; expected {show(expected)}."
+    if isinstance(yours, str) and isinstance(expected, str):
+        return f"{what} is {yours!r}, expected {expected!r}."
+    return f"{what} is {kind(yours)}; expected is {kind(expected)}."
 
 
 def _numbers(yours: float, expected: float) -> str:
     """By how much a number is wrong; nothing of True and False."""
     if isinstance(expected, bool) or not math.isfinite(yours) or not expected:
         return ""
-    return f": {yours / expected:.4g} times, {yours - expected:+.4g}"
+    by, ratio = abs(yours - expected), f"{yours / expected:.4g}"
+    by = f"{by:,}" if isinstance(by, int) else f"{by:.4g}"
+    times = f", {ratio} times" if ratio != "1" else ""
+    return f": {by} too {'large' if yours > expected else 'small'}{times}"
 
 
 def _tensors(yours: torch.Tensor, expected: torch.Tensor, rtol: float) -> str:
     """What is wrong with a tensor, from what is seen first to what is seen last."""
     right = yours.shape == expected.shape and near(yours, expected, rtol)
     if not right and yours.ndim == 2 and yours.T.shape == expected.shape and near(yours.T, expected, rtol):
-        return f"is the transpose of what is expected, which has shape {tuple(expected.shape)}"
+        return f"is the transpose of what is expected, which has shape {tuple(expected.shape)}."
     if yours.shape != expected.shape:
-        return f"has shape {tuple(yours.shape)}, expected {tuple(expected.shape)}"
+        return f"has shape {tuple(yours.shape)}, expected {tuple(expected.shape)}."
     if lost := int((~yours.isfinite()).sum()):
-        return f"is NaN or infinite in {lost} of {yours.numel()} places"
+        return f"is NaN or infinite in {lost} of {yours.numel()} places."
+    if right and yours.dtype != expected.dtype:
+        return f"has the right values in {yours.dtype}, expected {expected.dtype}."
     if right:
-        if yours.dtype != expected.dtype:
-            return f"has the right values in {yours.dtype}, expected {expected.dtype}"
         return "has the right values, but no gradient can flow back from it: was it detached?"
     y, e = yours.detach().double(), expected.detach().double()
-    ratio, shift = times(yours, expected), (y - e).mean().item()
+    return f"{_pattern(y, e, rtol)}\nyours    {show(y)}\nexpected {show(e)}"
+
+
+def _pattern(y: torch.Tensor, e: torch.Tensor, rtol: float) -> str:
+    """What wrong values have in common; if nothing, the first of them."""
+    ratio, shift = times(y, e), (y - e).mean().item()
     if not y.any():
-        return "is zero everywhere"
+        return "is zero everywhere."
     if near(-y, e, rtol):
-        return "has the opposite sign everywhere"
+        return "has the opposite sign everywhere."
     if e.any() and near(y, ratio * e, rtol):
-        return f"is {ratio:.4g} times what is expected, everywhere"
+        return f"is {ratio:.4g} times what is expected, everywhere."
     if near(y - shift, e, rtol):
-        return f"is too large by {shift:.4g} everywhere" if shift > 0 else f"is too small by {-shift:.4g} everywhere"
+        return f"is too {'large' if shift > 0 else 'small'} by {abs(shift):.4g} everywhere."
     wrong = (y - e).abs() > rtol * e.abs().max()
     place = tuple(wrong.nonzero()[0].tolist())
     values = f"there {y[place].item():.4g}, expected {e[place].item():.4g}"
-    return f"differs in {int(wrong.sum())} of {wrong.numel()} places, first at {place}: {values}"
+    return f"differs in {int(wrong.sum())} of {wrong.numel()} places, first at {place}: {values}."
 
 
 def times(yours: torch.Tensor, expected: torch.Tensor) -> float:

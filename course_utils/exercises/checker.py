@@ -33,26 +33,33 @@ def say(exercise: Exercise, answer: Answer) -> str:
     yours, expected = (_observed(exercise, each, cases) for each in (answer, exercise.answer))
     for broken in (found.error for found in expected.values() if found.error):
         raise broken
-    unwritten = [case for case, found in yours.items() if isinstance(found.error, NotAttempted)]
-    if len(unwritten) == len(cases):
-        return "Not attempted yet."
-    unwritten += [name for found in yours.values() for name, part in found.parts.items() if part is ...]
-    if unwritten:
-        return f"Not finished yet; there is still a `...` in: {', '.join(dict.fromkeys(unwritten))}."
+    if unwritten := {c: str(found.error) for c, found in yours.items() if isinstance(found.error, NotAttempted)}:
+        if len(unwritten) == len(cases) and not any(unwritten.values()):
+            return "Not attempted yet."
+        where = dict.fromkeys(parts or case for case, parts in unwritten.items())
+        return f"Not finished yet. There is still a `...` in: {'; '.join(where)}"
     wrong = [case for case in cases if not battery.equal(yours[case], expected[case], exercise.rtol)]
     if not wrong:
         return "Correct."
-    made = [
-        message
-        for mistake, message in exercise.mistakes.items()
-        if all(
-            battery.equal(yours[c], found, exercise.rtol) for c, found in _observed(exercise, mistake, cases).items()
-        )
-    ]
+    made = [message for mistake, message in exercise.mistakes.items() if _same(exercise, yours, mistake, cases)]
     if len(made) == 1:
         return made[0].format(**measured(exercise, yours, expected, wrong))
-    where = f", for {len(wrong)} of {len(cases)} inputs. The first of them is: {wrong[0]}" if len(cases) > 1 else ""
-    return "\n".join([f"Not right yet{where}.", *_difference(exercise, yours[wrong[0]], expected[wrong[0]])])
+    return "\n".join([_where(wrong, len(cases)), *_difference(exercise, yours[wrong[0]], expected[wrong[0]])])
+
+
+def _where(wrong: list[str], cases: int) -> str:
+    """For which inputs an answer is wrong; what follows is said of the first."""
+    if cases == 1:
+        return "Not right yet."
+    if len(wrong) == cases:
+        return f"Not right yet for any of the {cases} inputs. For the first, {wrong[0]}:"
+    first = " For the first of them:" if len(wrong) > 1 else ""
+    return f"Not right yet for {len(wrong)} of {cases} inputs: {'; '.join(wrong)}.{first}"
+
+
+def _same(exercise: Exercise, yours: dict[str, Outcome], other: Answer, cases: dict[str, tuple[Any, ...]]) -> bool:
+    """Whether another answer does the same in all cases."""
+    return all(battery.equal(yours[c], observe(exercise, other, cases[c]), exercise.rtol) for c in cases)
 
 
 def _observed(exercise: Exercise, answer: Answer, cases: dict[str, tuple[Any, ...]]) -> dict[str, Outcome]:
@@ -70,10 +77,10 @@ def measured(
     `wrong` of `cases`: how many cases are wrong; `parts` of `all_parts`: how many parts are.
     """
     mine, right = yours[wrong[0]], expected[wrong[0]]
-    names = battery.different(mine, right, exercise.rtol)
-    a, b = (found.parts.get(names[0]) if names else None for found in (mine, right))
-    numbers = {"part": names[0] if names else "", "yours": a, "expected": b, "error": mine.error}
-    numbers |= {"wrong": len(wrong), "cases": len(yours), "parts": len(names), "all_parts": len(right.parts)}
+    found = battery.different(mine, right, exercise.rtol)
+    name, (a, b) = next(iter(found.items()), ("", (None, None)))
+    numbers = {"part": name, "yours": a, "expected": b, "error": mine.error}
+    numbers |= {"wrong": len(wrong), "cases": len(yours), "parts": len(found), "all_parts": len(right.parts)}
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.shape == b.shape:
         return numbers | {"ratio": battery.times(a, b), "off": 100 * ((a - b).norm() / b.norm()).item()}
     if isinstance(a, (int, float)) and isinstance(b, (int, float)):
@@ -87,12 +94,14 @@ def _difference(exercise: Exercise, yours: Outcome, expected: Outcome) -> list[s
     if yours.error:
         return [each for each in (yours.place, f"{type(yours.error).__name__}: {yours.error}") if each]
     said = [f"It changes its input {name} in place: make a new one instead." for name in yours.changed]
-    if differing := battery.different(yours, expected, exercise.rtol):
-        name = differing[0]
-        a, b = (found.parts.get(name, battery.MISSING) for found in (yours, expected))
-        said.append(battery.describe(name, a, b, exercise.rtol))
-        if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-            said += [f"yours    {battery.show(a)}", f"expected {battery.show(b)}"]
-        if len(differing) > 1:
-            said.append(f"Also different: {', '.join(differing[1:])}.")
-    return said
+    missing, more = expected.parts.keys() - yours.parts.keys(), yours.parts.keys() - expected.parts.keys()
+    if yours.kind != expected.kind and (missing or more):
+        return [*said, f"Your result is {yours.kind}; expected is {expected.kind}."]
+    if missing or more:
+        return [
+            *said,
+            f"Missing in your result: {', '.join(sorted(missing))}; not asked for: {', '.join(sorted(more))}.",
+        ]
+    found = battery.different(yours, expected, exercise.rtol)
+    said += [battery.describe(name, *found[name], exercise.rtol) for name in list(found)[:1]]
+    return [*said, f"Also different: {', '.join(list(found)[1:])}."] if len(found) > 1 else said

@@ -18,17 +18,20 @@ RESULT = "Your result"  # the name of a result that has no parts
 
 
 class NotAttempted(Exception):
-    """The function still returns the stub's `...`."""
+    """The function still returns the stub's `...`; with a text: in these parts alone."""
 
 
 @dataclass
 class Outcome:
-    """What one call did: parts by name (with the gradients of inputs that want one), and inputs that it changed.
+    """What one call did.
 
-    Or else its error: what was raised, and the place in the code of the function.
+    The parts of its result by name, what kind of value that is, the gradients of inputs that want one, and the inputs
+    that were changed. Or else its error: what was raised, and the place in the code of the function.
     """
 
     parts: dict[str, Any] = field(default_factory=dict)
+    kind: str = ""
+    gradients: dict[str, torch.Tensor | None] = field(default_factory=dict)
     changed: tuple[str, ...] = ()
     error: Exception | None = None
     place: str = ""
@@ -43,12 +46,14 @@ def observe(exercise: Exercise, answer: Answer, arguments: tuple[Any, ...]) -> O
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         try:
-            found = dict(parts(call(*given.values()))) or {RESULT: None}
-            found |= _gradients(found, given)
+            result = call(*given.values())
+            found = dict(parts(result))
+            gradients = _gradients(found, given)
         except Exception as error:
             return Outcome(error=error, place=_place(error, answer))
     after = dict(parts(given))
-    return Outcome(found, tuple(name for name in before | after if not _same(after.get(name), before.get(name))))
+    changed = [name.partition(",")[0] for name in before | after if not _same(after.get(name), before.get(name))]
+    return Outcome(found, kind(result), gradients, tuple(dict.fromkeys(changed)))
 
 
 def parts(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -64,14 +69,26 @@ def parts(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     yield name or RESULT, value.item() if number else value
 
 
+def kind(value: Any) -> str:
+    """What a value is, in a few words."""
+    if isinstance(value, dict):
+        return f"a dict with the keys {', '.join(map(str, value))}"
+    if isinstance(value, (list, tuple)):
+        return f"a {type(value).__name__} of {len(value)}"
+    if isinstance(value, torch.Tensor) and value.ndim:
+        return f"a tensor of shape {tuple(value.shape)}"
+    name = type(value).__name__
+    return f"the {name} {value!r}" if isinstance(value, (int, float, str)) else f"a {name}"
+
+
 def _attempted(answer: Answer) -> Answer:
     """The answer, which says so if it was not attempted."""
 
     @wraps(answer)
     def call(*arguments: Any) -> Any:
         result = answer(*arguments)
-        if result is ...:
-            raise NotAttempted
+        if unwritten := [name for name, part in parts(result) if part is ...]:
+            raise NotAttempted("" if result is ... else ", ".join(unwritten))
         return result
 
     return call

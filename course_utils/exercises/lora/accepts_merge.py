@@ -111,8 +111,8 @@ EXERCISE = Exercise(
         "to 1 in your test, or B A zero?",
         result_only: "{wrong} of {cases} are judged wrongly: merged_in_place is accepted. Its result is right; look "
         "at the weight that it was given.",
-        loose: "{wrong} of {cases} are judged wrongly: merged_in_16_bits is accepted. Your tolerance is wider than "
-        "what bf16 rounds away, which is up to 1/256 of a number.",
+        loose: "{wrong} of {cases} are judged wrongly: merged_in_16_bits is accepted. Either your tolerance is wider "
+        "than what bf16 rounds away, up to 1/256 of a number, or your numbers are so round that it rounds nothing.",
         to_the_last_digit: "{wrong} of {cases} are judged wrongly: a right merge is rejected, which adds in another "
         "order. Sums of floats may differ in their last digits: leave them a tolerance.",
         none_accepted: "{wrong} of {cases} are judged wrongly: nothing is accepted, not even `merged` itself. Was the "

@@ -67,6 +67,15 @@ def means_alone(looks, most):
     return _of_table(looks, most, sure=False)
 
 
+def lower_end(looks, most):
+    table = looks.groupby(["lr", "step"], as_index=False).agg(
+        least=("forgetting", lambda values: np.subtract(*intervals.mean_and_interval(values))),
+        loss=("validation_nll", "mean"),
+    )
+    table = table[table["least"] < most]
+    return None if table.empty else tuple(table.loc[table["loss"].idxmin(), ["lr", "step"]])
+
+
 def by_the_test(looks, most):
     return _of_table(looks.assign(accuracy=-looks["accuracy"]), most, "accuracy")
 
@@ -104,8 +113,10 @@ EXERCISE = Exercise(
     minutes=12,
     cases=cases,
     mistakes={
-        means_alone: "Wrong for {wrong} of {cases} tables: a setting was taken whose *mean* forgetting is below the "
-        "limit. Surely below is its upper end, mean plus half-width.",
+        means_alone: "Wrong for {wrong} of {cases} tables: a setting was taken whose forgetting is below the limit on "
+        "average, but not surely: the upper end of its interval, mean plus half-width, is not.",
+        lower_end: "Wrong for {wrong} of {cases} tables: a setting was taken whose forgetting *may* be below the "
+        "limit: mean minus half-width is. Surely below is one whose upper end is, mean plus half-width.",
         by_the_test: "Wrong for {wrong} of {cases} tables: the test accuracy chose. Then nothing is left that could "
         "say how good the choice is: choose by the validation loss.",
         safest: "Wrong for {wrong} of {cases} tables: that is the setting that forgets least. The limit is enough for "

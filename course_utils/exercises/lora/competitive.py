@@ -59,6 +59,11 @@ def no_difference_seen(differences, margin):
     return WORDS[0] if abs(mean) <= half else WORDS[1] if mean > half else WORDS[2]
 
 
+def other_ends(differences, margin):
+    mean, half = intervals.mean_and_interval(differences)
+    return _by(mean, -half, margin)
+
+
 def margin_forgotten(differences, margin):
     return competitive(differences, 0.0)
 
@@ -91,6 +96,8 @@ EXERCISE = Exercise(
         "lie on either side of the margin by chance.",
         no_difference_seen: "Wrong for {wrong} of {cases} inputs: the interval is compared with 0. That it holds 0 "
         "only says that no difference was seen, which three noisy seeds always bring about.",
+        other_ends: "Wrong for {wrong} of {cases} inputs: the other end of the interval decides. For all of it to lie "
+        "below the margin, its upper end has to.",
         margin_forgotten: "Wrong for {wrong} of {cases} inputs: the interval is compared with 0, so the small rank "
         "has to be better. It may lose up to the margin.",
         subtracted_the_other_way: "Wrong for {wrong} of {cases} inputs: the sign is turned around. A positive "

@@ -16,7 +16,7 @@ from torch import nn
 
 from course_utils.exercises.exercise import Exercise
 
-COMPARISONS = ("count", "outputs", "losses", "updates")
+COMPARISONS, WORDS = ("count", "outputs", "losses", "updates"), ("unnoticed", "noticed")
 
 
 class Right(nn.Module):
@@ -73,7 +73,7 @@ def cases() -> dict[str, tuple]:
     return {"the four faults": ()}
 
 
-def outcome(answer: Callable[[], dict[str, tuple[str, ...]]]) -> dict[str, dict[str, bool]]:
+def outcome(answer: Callable[[], dict[str, tuple[str, ...]]]) -> dict[str, dict[str, str]]:
     """What is said to notice what, one by one.
 
     Raises:
@@ -85,7 +85,7 @@ def outcome(answer: Callable[[], dict[str, tuple[str, ...]]]) -> dict[str, dict[
     said = {fault: (names,) if isinstance(names, str) else names for fault, names in said.items()}
     if unknown := sorted({str(name) for names in said.values() for name in names} - {*COMPARISONS}):
         raise ValueError(f"There is no comparison {', '.join(unknown)}; they are {', '.join(COMPARISONS)}.")
-    return {fault: {name: name in said[fault] for name in COMPARISONS} for fault in faults}
+    return {fault: {name: WORDS[name in said[fault]] for name in COMPARISONS} for fault in faults}
 
 
 def outputs_tell_all():

@@ -58,6 +58,14 @@ def scaling_of_the_old(weight, old, new):
     return weight - scaling * (old[1] @ old[0]) + scaling * (new[1] @ new[0])
 
 
+def rank_of_the_old(weight, old, new):
+    return swap_adapter(weight, old, (new[0], new[1], new[2] * len(new[0]) / len(old[0])))
+
+
+def rank_from_b(weight, old, new):
+    return weight - old[2] / len(old[1]) * old[1] @ old[0] + new[2] / len(new[1]) * new[1] @ new[0]
+
+
 def both_in(weight, old, new):
     return swap_adapter(weight, (old[0], old[1], -old[2]), new)
 
@@ -87,6 +95,8 @@ EXERCISE = Exercise(
         only_in: "Off by {off:.0f} %: the new adapter is in, but the old one was not taken out.",
         scaling_of_the_old: "The new adapter is merged with the scaling of the old one, which is off by {off:.0f} %: "
         "each has its own lora_alpha and its own r.",
+        rank_of_the_old: "The new adapter is merged with the r of the old one, which is off by {off:.0f} %.",
+        rank_from_b: "Off by {off:.0f} %: r was read from the wrong side. B has d_out rows and r columns.",
         both_in: "Off by {off:.0f} %: the old adapter is added once more instead of being taken out.",
         factors_turned: "A B is no update: with A of shape (r, d_in) and B of shape (d_out, r), B A has the shape of "
         "the weight. (Torch says: {error})",
