@@ -133,6 +133,9 @@ def test_an_error_is_told_with_its_line_and_without_a_trace():
     assert re.fullmatch(r"line \d+: return W @ y", text[1])
     assert text[2].startswith("RuntimeError: mat1 and mat2 shapes cannot be multiplied")
     assert len(text) == 3
+    inside_numpy = say(made(), lambda x, W: torch.tensor(np.linalg.inv(np.zeros((2, 2))))).splitlines()
+    assert re.fullmatch(r"line \d+: inside_numpy = .*", inside_numpy[1])
+    assert inside_numpy[2:] == ["LinAlgError: Singular matrix"]
 
 
 def test_a_recorded_mistake_may_be_an_error():
