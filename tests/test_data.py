@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from statistics import mean
 
+import pandas as pd
 import pytest
 
 from course_utils import chat, datafiles, intervals, studies
@@ -304,3 +305,38 @@ def test_datasheet_quotes_the_study_of_equal_quality():
         assert f"| {precision}, {lr:g} | {means} | {by_seed.stock_trl[0]:.3f} |" in text
         assert abs(gap) < half, "the interval of the difference includes zero"
         assert lr > 1e-4 or abs(gap) + half < 0.01
+
+
+def test_datasheet_quotes_the_study_of_forgetting():
+    ends, text = studies.looks().query("step == steps"), (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    for (data, *_), runs in ends.groupby(SETTING, dropna=False):
+        scores = ("accuracy", "forgetting", "forgetting_after_rehearsal")
+        means = " | ".join(quoted(runs[score], digits) for score, digits in zip(scores, (2, 3, 3), strict=True))
+        assert f"| {data}, {setting(runs.iloc[0])} | {means} |" in text
+        assert sorted(runs["seed"]) == [0, 1, 2]
+    for run in studies.table("forgetting").query("steps == 0").itertuples():
+        asked = len(datafiles.load_task(run.data, "test"))
+        assert f"{round(run.few_shot_accuracy * asked)} of {asked} questions of `{run.data}`" in text
+
+
+def test_datasheet_quotes_the_study_of_the_ranks():
+    ends = studies.looks().query("step == steps and data == 'addition' and method == 'lora'")
+    text = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    for (r, lr), runs in pd.concat([studies.table("ranks"), ends]).groupby(["r", "lr"]):
+        means = f"{quoted(runs['accuracy'], 2)} | {quoted(runs['answer_nll'], 3)}"
+        assert f"| r = {r:.0f}, {lr:g} | {means} |" in text
+
+
+SETTING = ["data", "method", "r", "lr", "schedule", "trainable"]
+
+
+def setting(run):
+    name = f"LoRA {run['lr']:g}" if run["method"] == "lora" else f"full {run['lr']:g}"
+    name += f", r = {run['r']:.0f}" if run["r"] in (1, 64) else ""
+    name += ", 210 matrices" if isinstance(run["trainable"], str) else ""
+    return name + (", decay" if run["schedule"] == "linear" else "")
+
+
+def quoted(values, digits):
+    mean, half = intervals.mean_and_interval(values)
+    return f"{mean:.{digits}f} ± {half:.{digits}f}"

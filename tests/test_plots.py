@@ -48,7 +48,7 @@ def runs(groups, x=("accuracy",), **options):
             lambda: plots.heat_maps(
                 "t", "x", "y", {"a": np.array([[0.1, 0.2, 0.3], [0.4, 0.9, 0.15]]), "b": np.eye(2)}
             ),
-            "a: 2 x 3 shares, 0.100 at (1, 1), 0.150 at (2, 3), largest 0.900 at (2, 2).\nb: 2 x 2 shares, 1.000 at",
+            "a: 2 x 3 shares, 0.100 at (1, 1), 0.150 at (2, 3).\nb: 2 x 2 shares, 1.000 at",
         ),
         (
             lambda: plots.stacked_bars("t", "MB", STACK),

@@ -113,11 +113,7 @@ def _listed(values: Mapping[str, float] | pd.Series, unit: str = "") -> str:
 
 
 def _shares(name: str, matrix: np.ndarray) -> str:
-    """The corners, and where the largest share lies."""
+    """The corners; where the largest share lies may hang on rounding."""
     rows, columns = matrix.shape
-    place = np.unravel_index(matrix.argmax(), matrix.shape)
     first, last = matrix[0, 0], matrix[-1, -1]
-    return (
-        f"{name}: {rows} x {columns} shares, {first:.3f} at (1, 1), {last:.3f} at ({rows}, {columns}), "
-        f"largest {matrix[place]:.3f} at ({place[0] + 1}, {place[1] + 1})."
-    )
+    return f"{name}: {rows} x {columns} shares, {first:.3f} at (1, 1), {last:.3f} at ({rows}, {columns})."
