@@ -14,8 +14,8 @@ from course_utils.exercises.lora import fitting_setup as fitting
 from course_utils.exercises.lora import same_training as same
 from course_utils.exercises.lora.accepts_merge import accepts_merge
 from course_utils.exercises.lora.choose_rate import choose_rate
-from course_utils.exercises.lora.competitive import competitive
 from course_utils.exercises.lora.correlation_at_a_rate import correlation_at_a_rate
+from course_utils.exercises.lora.equally_good import equally_good
 from course_utils.exercises.lora.kept_bytes import kept_bytes
 from course_utils.exercises.lora.lora_embedding import lora_embedding
 from course_utils.exercises.lora.swap_adapter import swap_adapter
@@ -71,12 +71,15 @@ def test_a_merge_of_torch_is_accepted_and_one_that_transposes_is_not():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_verdict_is_that_of_two_one_sided_tests(seed):
+def test_equal_is_what_two_one_sided_tests_call_equivalent(seed):
     rng = np.random.default_rng(seed)
-    differences = list(rng.normal(0.05, 0.03, rng.integers(2, 8)))
-    less = stats.ttest_1samp(differences, 0.05, alternative="less").pvalue
-    words = {"seen here": less < 0.025, "the opposite seen here": less > 0.975}
-    assert competitive(differences, 0.05) == next((word for word, is_so in words.items() if is_so), "not decided here")
+    scores = rng.uniform(0.5, 0.9, rng.integers(2, 8))
+    differences = rng.normal(rng.choice([0.0, 0.05, -0.1]), 0.02, len(scores))
+    test = stats.ttest_1samp(differences, 0.0)
+    low, high = test.confidence_interval(0.95)
+    word = "seen here" if low > -0.05 and high < 0.05 else "not decided here"
+    word = "the opposite seen here" if low > 0.05 or high < -0.05 else word
+    assert equally_good(dict(enumerate(scores + differences)), dict(enumerate(scores)), 0.05) == word
 
 
 def test_the_rate_is_found_by_going_through_all_settings():

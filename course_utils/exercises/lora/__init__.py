@@ -8,7 +8,7 @@ LESSON = (
     "kept_bytes",
     "noticed",
     "accepts_merge",
-    "competitive",
+    "equally_good",
     "choose_rate",
     "fitting_setup",
 )
