@@ -130,6 +130,18 @@ def test_every_exercise_is_open_and_every_solution_is_right_in_the_stored_notebo
         assert {output.text for cell in answers for output in cell.outputs if output.name == "stdout"} == {said}
 
 
+@pytest.mark.parametrize("path", files.workbooks(), ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_stored_notebooks_are_clean_and_their_cells_short(path):
+    notebook = nbformat.read(path, as_version=4)
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    for cell in notebook.cells:
+        assert not cell.metadata
+        if cell.cell_type == "code":
+            assert sum(bool(line.strip()) for line in cell.source.splitlines()) <= 30
+            assert not re.search(r"Warning|/(home|root|tmp|work|Users)/", str(cell.outputs))
+    assert re.search(r"^\*Measured on two CPU cores .*: \d min \d\d s, peak .* GB\.\*$", notebook.cells[0].source, re.M)
+
+
 def test_a_notebook_keeps_its_outputs_as_long_as_its_cells_are_current(tmp_path, monkeypatch):
     path = tmp_path / "01.ipynb"
     monkeypatch.setattr(workbooks, "made", lambda: iter([(path, WORKBOOKS[files.workbooks("solutions")[0]])]))

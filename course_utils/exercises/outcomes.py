@@ -58,11 +58,10 @@ def observe(exercise: Exercise, answer: Answer, arguments: tuple[Any, ...]) -> O
 
 def parts(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """The tensors, numbers and texts in a value, each by its key; 0-d tensors and numpy's numbers are numbers."""
-    if isinstance(value, (dict, list, tuple)):
-        items = (
-            value.items() if isinstance(value, dict) else ((f"item {place}", each) for place, each in enumerate(value))
-        )
-        for key, each in items:
+    if isinstance(value, (list, tuple)):
+        value = {f"item {place}": each for place, each in enumerate(value)}
+    if isinstance(value, dict):
+        for key, each in value.items():
             yield from parts(each, f"{name}, {key}" if name else str(key))
         return
     number = isinstance(value, np.generic) or (isinstance(value, torch.Tensor) and not value.ndim)
