@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help install model course lab test studies docs bench mutants clean
+.PHONY: help install model course exercises lab test studies docs bench mutants clean
 
 help:  ## list these commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -23,8 +23,11 @@ install: $(INSTALLED)  ## make .venv and install the pinned packages
 model: $(INSTALLED)  ## fetch the language model (93 MB, once)
 	@$(BIN)/python -m course_utils.loading
 
-course: model  ## run the four lessons (ALL=1: the deeper halves too); executed copies and HTML go to build/course/
+course: model  ## run the four lessons (ALL=1: their second halves and the exercises too); executed copies and HTML go to build/course/
 	@$(BIN)/python -m course_utils.course $(if $(ALL),--all)
+
+exercises: $(INSTALLED)  ## copy the exercises to notebooks/mine/, where your answers are yours
+	@$(BIN)/python -m course_utils.exercises
 
 lab: model  ## open the notebooks in JupyterLab
 	$(BIN)/python -m jupyterlab --ServerApp.kernel_spec_manager_class=course_utils.course.execute.ThisPython --notebook-dir notebooks

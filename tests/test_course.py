@@ -14,6 +14,7 @@ from nbclient.exceptions import CellExecutionError
 from nbformat import v4
 from traitlets.utils.importstring import import_item
 
+from course_utils.core import files
 from course_utils.core.files import ROOT
 from course_utils.course import __main__ as course
 from course_utils.course import pages
@@ -135,6 +136,36 @@ def test_cost_is_written_into_the_title_cell(made, tmp_path):
     notebook.cells[0].source = "# No line"
     with pytest.raises(ValueError, match="needs a line"):
         state_cost(notebook, Run(tmp_path, "A title", 1, 1))
+
+
+def test_notebooks_of_the_same_name_have_pages_of_their_own(made, tmp_path):
+    paths = [*files.notebooks(), *files.workbooks()]
+    names = [pages.name(path) for path in paths]
+    assert len(set(names)) == len(names)
+    assert {"01_lora", "01_why_lora", "exercises_01", "solutions_01"} <= set(names)
+    index = pages.index_page([Run(path, "01", 61, int(1e9)) for path in files.workbooks()])
+    assert all(
+        f'href="{name}.{kind}"' in index for name in ("exercises_01", "solutions_01") for kind in ("html", "ipynb")
+    )
+
+
+@pytest.mark.parametrize(("option", "runs"), [([], "lessons"), (["--all"], "all"), (["--in-place"], "all")])
+def test_the_lessons_are_run_and_all_else_on_demand(option, runs, monkeypatch, tmp_path):
+    seen = []
+
+    def run(path, target, in_place, order):
+        seen.append(pages.name(path))
+        return Run(path, "A title", 1, 1)
+
+    for name in ("default_model_dir", "write_docs"):
+        monkeypatch.setattr(course, name, lambda: None)
+    monkeypatch.setattr(course.workbooks, "write", lambda: [])
+    monkeypatch.setattr(course, "run", run)
+    monkeypatch.setattr(course, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["course", *option])
+    course.main()
+    expected = files.lessons() if runs == "lessons" else [*files.notebooks(), *files.workbooks()]
+    assert seen == [pages.name(path) for path in expected]
 
 
 def test_pages_link_to_each_other(made, tmp_path):

@@ -7,16 +7,18 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from course_utils.core.files import PACKAGE, ROOT, notebooks
+from course_utils.core.files import PACKAGE, ROOT, notebooks, workbooks
 from course_utils.course import marks, rooms
 
 FLOORS = (  # from the cellar up; a room imports only from floors below its own, and rooms of one floor not each other
     "core machine intervals plots",
     "datafiles bootstrap lessons",
     "chat loading claims",
-    "batches memory chat_ui exercises lit course",
+    "batches memory chat_ui lit",
     "training evaluation",
     "studies tournament",
+    "exercises",
+    "course",
 )
 FLOOR = {room: number for number, names in enumerate(FLOORS) for room in names.split()}
 FREE = {"intervals", "plots"}  # they need nothing of the course
@@ -40,7 +42,7 @@ def imported(source: str) -> set[str]:
 IMPORTS = {name: imported(path.read_text(encoding="utf-8")) for name, path in NAMES.items()}
 OPENED = {
     name
-    for path in notebooks()
+    for path in (*notebooks(), *workbooks())
     for cell in nbformat.read(path, as_version=4).cells
     if cell.cell_type == "code"
     for name in imported(cell.source)

@@ -7,7 +7,7 @@ import sys
 import nbformat
 import pytest
 
-from course_utils.core.files import ROOT, notebooks
+from course_utils.core.files import ROOT, notebooks, workbooks
 
 
 def tracked(*patterns: str) -> list[str]:
@@ -30,7 +30,8 @@ def test_ruff_format():
 
 def test_spelling_is_american():
     run("codespell_lib", *tracked("*.py", "*.md", "*.yml", "*.toml", "Makefile"))
-    prose = "\n".join(cell.source for path in notebooks() for cell in nbformat.read(path, as_version=4).cells)
+    paths = [*notebooks(), *workbooks()]
+    prose = "\n".join(cell.source for path in paths for cell in nbformat.read(path, as_version=4).cells)
     done = subprocess.run(
         [sys.executable, "-m", "codespell_lib", "-"], input=prose, cwd=ROOT, capture_output=True, text=True
     )

@@ -23,6 +23,15 @@ def notebooks() -> list[Path]:
     return lessons() + sorted((ROOT / "notebooks" / "deeper").glob("0*.ipynb"))
 
 
+def workbooks(*folders: str) -> list[Path]:
+    """The exercises of the lessons, then their solutions, or those of one folder; they are written from a source."""
+    return [
+        path
+        for folder in folders or ("exercises", "solutions")
+        for path in sorted((ROOT / "notebooks" / folder).glob("0*.ipynb"))
+    ]
+
+
 def notebook(name: str) -> Path:
     """The notebook of that name ("01_lora").
 

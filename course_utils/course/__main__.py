@@ -1,7 +1,7 @@
 """How does the whole course run? Executes the notebooks in order and writes them, with HTML pages, to `build/course/`.
 
 python -m course_utils.course               # the four lessons; executed copies, HTML and an index
-python -m course_utils.course --all         # their deeper halves as well
+python -m course_utils.course --all         # their deeper halves, the exercises and the solutions as well
 python -m course_utils.course --in-place    # all, and the executed notebooks replace those in notebooks/
 python -m course_utils.course --docs        # runs nothing: writes the generated parts of the documents
 """
@@ -15,18 +15,19 @@ import nbformat
 from nbclient.exceptions import CellExecutionError
 from rich.console import Console
 
-from course_utils.core import console
+from course_utils.core import console, files
 from course_utils.core.files import ROOT, lessons, notebooks, write_whole
-from course_utils.course import claims_page, datasheet, marks, readme, rooms
+from course_utils.course import claims_page, datasheet, marks, pages, readme, rooms, workbooks
 from course_utils.course.execute import Run, execute, state_cost
-from course_utils.course.pages import index_page, page
 from course_utils.loading import default_model_dir, load_tokenizer
 
 SECONDS, BYTES = 240, 4e9  # budget of one notebook on two CPU cores, with the model cached
 
 
 def write_docs() -> None:
-    """Write what is generated from the executed notebooks, the data files and the package."""
+    """Write what is generated from the executed notebooks, the data files and the package; say what has to be run."""
+    for path in workbooks.write():
+        print(f"{path.relative_to(ROOT)} was written; run it: python -m course_utils.course --in-place {path}")
     readme.write_readme()
     claims_page.write_page()
     marks.put_between(ROOT / "CONTRIBUTING.md", "rooms", rooms.markdown())
@@ -45,12 +46,13 @@ def run(path: Path, target: Path, in_place: bool, order: list[str]) -> Run:
         sys.exit(f"{path.name} failed:\n{error}")
     state_cost(notebook, done)
     text = nbformat.writes(notebook) + "\n"
-    write_whole(target / path.name, text)
-    write_whole(target / f"{path.stem}.html", page(notebook, order, path.stem))
+    name = pages.name(path)
+    write_whole(target / f"{name}.ipynb", text)
+    write_whole(target / f"{name}.html", pages.page(notebook, order, name))
     if in_place:
         write_whole(path, text)
-        for name, picture in readme.pictures(notebook).items():
-            write_whole(path.parent / name, picture)
+        for file, picture in readme.pictures(notebook).items():
+            write_whole(path.parent / file, picture)
     return done
 
 
@@ -58,7 +60,7 @@ def main() -> None:
     console.accept_all()
     parser = argparse.ArgumentParser(prog="python -m course_utils.course", description="Run the course.")
     parser.add_argument("notebooks", nargs="*", type=Path, help="notebooks to run; the four lessons by default")
-    parser.add_argument("--all", action="store_true", help="run the deeper halves of the lessons as well")
+    parser.add_argument("--all", action="store_true", help="run the deeper halves and the exercises as well")
     parser.add_argument("--in-place", action="store_true", help="run all, and replace them by their executed copies")
     parser.add_argument("--docs", action="store_true", help="run nothing; write the generated parts of the documents")
     options = parser.parse_args()
@@ -66,7 +68,10 @@ def main() -> None:
         write_docs()
         return
     everything = options.all or options.in_place
-    paths = [path.resolve() for path in options.notebooks] or (notebooks() if everything else lessons())
+    if options.in_place:
+        workbooks.write()
+    every = [*notebooks(), *files.workbooks()] if everything else lessons()
+    paths = [path.resolve() for path in options.notebooks] or every
     for path in paths:
         if not path.is_file():
             parser.error(f"there is no notebook {path}")
@@ -75,13 +80,13 @@ def main() -> None:
     target, screen, runs = ROOT / "build" / "course", Console(highlight=False), []
     for path in paths:
         with screen.status(f"{path.name} ..."):
-            runs.append(run(path, target, options.in_place, [other.stem for other in paths]))
+            runs.append(run(path, target, options.in_place, [pages.name(other) for other in paths]))
         over = " (over the budget of 4 min and 4 GB)" * (runs[-1].seconds > SECONDS or runs[-1].peak > BYTES)
-        screen.print(f"{path.name:24} {runs[-1].cost}{over}")
+        screen.print(f"{pages.name(path):24} {runs[-1].cost}{over}")
     if options.in_place:
         write_docs()
     if not options.notebooks:
-        write_whole(target / "index.html", index_page(runs))
+        write_whole(target / "index.html", pages.index_page(runs))
         screen.print(f"{'all':24} {sum(done.seconds for done in runs) / 60:.1f} min; open {target / 'index.html'}")
 
 

@@ -2,11 +2,17 @@
 
 import html
 import re
+from pathlib import Path
 
 import nbformat
 from nbconvert import HTMLExporter
 
 from course_utils.course.execute import Run
+
+
+def name(path: Path) -> str:
+    """What the page of a notebook is called: with its folder where there is a 01 of exercises and one of solutions."""
+    return f"{path.parent.name}_{path.stem}" if path.stem.isdigit() else path.stem
 
 
 def page(notebook: nbformat.NotebookNode, runs: list[str], name: str) -> str:
@@ -24,8 +30,8 @@ def page(notebook: nbformat.NotebookNode, runs: list[str], name: str) -> str:
 def index_page(runs: list[Run]) -> str:
     """The page that lists all notebooks with what each took."""
     rows = "".join(
-        f'<tr><td><a href="{run.path.stem}.html">{html.escape(run.title)}</a></td><td>{run.cost}</td>'
-        f'<td><a href="{run.path.name}">notebook</a></td></tr>'
+        f'<tr><td><a href="{name(run.path)}.html">{html.escape(run.title)}</a></td><td>{run.cost}</td>'
+        f'<td><a href="{name(run.path)}.ipynb">notebook</a></td></tr>'
         for run in runs
     )
     return (

@@ -23,7 +23,7 @@ def question(path: Path) -> str:
 
 
 def rooms() -> list[tuple[str, str]]:
-    """Every file of the package with its question: doors, wings, and what lies in them, by name."""
+    """The files of the package with their questions, by name: doors, wings and what lies in them, a shelf as one."""
     doors = [path for path in PACKAGE.iterdir() if path.suffix == ".py" and path.stem != "__init__"]
     wings = [path.parent for path in PACKAGE.glob("*/__init__.py")]
     found = []
@@ -34,6 +34,8 @@ def rooms() -> list[tuple[str, str]]:
         found.append((f"{path.name}/", question(path / "__init__.py")))
         inside = sorted(other for other in path.glob("*.py") if other.stem != "__init__")
         found += [(f"{path.name}/{other.name}", question(other)) for other in inside]
+        shelves = sorted(path.glob("*/__init__.py"))  # whose files are told apart by what they are called
+        found += [(f"{path.name}/{other.parent.name}/", question(other)) for other in shelves]
     return found
 
 
