@@ -9,5 +9,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "prepare": ["adapter_config", "prepare_model"],
         "recipe": ["LORA", "Recipe"],
         "sft": ["SupervisedSFTTrainer", "run", "sft_trainer"],
+        "traps": ["Finding", "check"],
     },
 )
