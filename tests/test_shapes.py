@@ -12,10 +12,8 @@ from tests.test_trees import FIXTURES
 
 TURNS = [("user", "Hi?"), ("assistant", "Hello."), ("user", "More"), ("assistant", "That is all.")]
 THREAD = [{"role": role, "content": text} for role, text in TURNS]
-SHAREGPT = {
-    "id": "1",
-    "conversations": [{"from": {"user": "human", "assistant": "gpt"}[r], "value": t} for r, t in TURNS],
-}
+SPEAKERS = {"user": "human", "assistant": "gpt"}
+SHAREGPT = {"id": "1", "conversations": [{"from": SPEAKERS[role], "value": text} for role, text in TURNS]}
 OPENAI = {"messages": THREAD}
 ALPACA = {"instruction": "Add.", "input": "1 and 2", "output": "3", "text": "Below is ..."}
 OASST = [

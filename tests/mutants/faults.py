@@ -18,7 +18,7 @@ import nbformat
 ROOT = Path(__file__).parent.parent.parent
 PARTS = (
     "course_utils data notebooks tests conftest.py pyproject.toml requirements.txt environment.yml Makefile "
-    "README.md CLAIMS.md CONTRIBUTING.md".split()
+    "README.md CLAIMS.md CONTRIBUTING.md recipes".split()
 )
 LORA, LESSONS = "notebooks/01_lora.ipynb", "tests/lessons/test_01_lora.py"
 KAIMING = "nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))"
@@ -1391,6 +1391,34 @@ FAULTS = [
         'split_of(thread[0]["content"])',
         'split_of(thread[-1]["content"])',
         "tests/test_shapes.py::test_splits_are_disjoint_and_whole_and_keep_a_question_on_one_side",
+    ),
+    Fault(
+        "own data are trained on unchecked",
+        "course_utils/training/__main__.py",
+        "if found := check(",
+        "if not check(",
+        "tests/test_recipe_file.py::test_what_cannot_be_trained_is_said_in_a_line",
+    ),
+    Fault(
+        "a card calls an adapter a whole model",
+        "course_utils/training/card.py",
+        'library, load = "peft", "model',
+        'library, load = library, "model',
+        "tests/test_recipe_file.py::test_the_card_says_how_it_was_made",
+    ),
+    Fault(
+        "a rate that YAML reads as text stays one",
+        "course_utils/training/recipe.py",
+        "return Recipe(**found | numbers)",
+        "return Recipe(**numbers | found)",
+        "tests/test_recipe_file.py::test_a_recipe_is_read_as_it_is_written",
+    ),
+    Fault(
+        "spread 4-bit weights lie in bytes",
+        "course_utils/loading/precisions.py",
+        "else torch.uint8,",
+        "else torch.float32,",
+        "tests/test_recipe_file.py::test_4_bit_weights_that_are_spread_lie_in_the_format_that_is_computed_in",
     ),
     Fault(
         "the pilot's seed is one of the studies",
