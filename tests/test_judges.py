@@ -63,6 +63,17 @@ def test_each_letter_has_its_outcome(letter, outcome):
     assert model.training, "left in the mode it was in"
 
 
+def test_letters_that_cannot_be_told_apart_are_named():
+    with pytest.raises(ValueError, match="begin with the same token; choose another template"):
+        tournament.by_model(tiny(512), toy_tokenizer(eos_token="</s>"), "guanaco")
+
+
+@pytest.mark.parametrize("template", ["chatml", "guanaco"])
+def test_the_default_tokenizer_tells_the_letters_apart(tokenizer, template):
+    judge = tournament.by_model(tiny(49152), tokenizer, template)
+    assert judge(*ASKED) in ("first", "second", "tie")
+
+
 @pytest.mark.parametrize(
     ("reply", "outcome"),
     [
@@ -117,7 +128,7 @@ def says(text: str | None) -> str:
 @pytest.fixture
 def server(monkeypatch) -> Iterator[Server]:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # it closes this machine's own addresses, too
-    monkeypatch.setattr(judges, "PAUSES", (0, 0, None))
+    monkeypatch.setattr(judges, "PAUSES", (0, 0))
     monkeypatch.delenv(judges.KEY, raising=False)
     made = Server()
     threading.Thread(target=made.serve_forever, daemon=True).start()

@@ -17,7 +17,7 @@ from torch import nn
 from tqdm import tqdm
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from course_utils.chat import encode_prompt, question
+from course_utils.chat import TEMPLATES, encode_prompt, question
 from course_utils.evaluation.mode import evaluating
 from course_utils.tournament.verdicts import Tournament
 
@@ -37,7 +37,7 @@ Which answer is better? Reply with one letter: A, B, or C if they are equally go
 LETTER = re.compile(r"\W*(?:(?:the )?(?:best|better|final)? ?(?:answer|choice|verdict)(?: is)?\W+)?([ABC])\W*", re.I)
 
 KEY = "COURSE_JUDGE_KEY"  # the variable of the environment that holds the endpoint's key
-PAUSES = (1, 4, None)  # seconds before a failed request is made again; None: it is given up
+PAUSES = (1, 4)  # seconds before a failed request is made again; then it is given up
 
 
 def play(tournament: Tournament, judge: Judge) -> pd.DataFrame:
@@ -76,8 +76,15 @@ def by_reference(prompts: Iterable[Mapping[str, str]], margin: float = 1.0) -> J
 
 
 def by_model(model: nn.Module, tokenizer: PreTrainedTokenizerBase, template: str = "chatml") -> Judge:
-    """A local causal model is asked, and the likeliest of the three letters counts; so it always names a winner."""
-    letters = [tokenizer(letter, add_special_tokens=False)["input_ids"][0] for letter in LETTERS]
+    """A local causal model is asked, and the likeliest of the three letters counts; so no verdict is unparsed.
+
+    Raises:
+        ValueError: in this template, the letters begin with the same token.
+    """
+    words = [TEMPLATES[template].space + letter for letter in LETTERS]
+    letters = [tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in words]
+    if len(set(letters)) < len(letters):
+        raise ValueError(f"With this tokenizer, {words} begin with the same token; choose another template.")
 
     @torch.no_grad()
     def judge(asked: str, first: str, second: str) -> str:
@@ -99,12 +106,12 @@ def by_endpoint(base_url: str, model: str, *, send: bool = False, timeout: float
         send: False sends nothing, and the judge raises a PermissionError that says what would be sent where.
         timeout: seconds for a reply.
 
-    The key is read from the environment, `COURSE_JUDGE_KEY`; without one none is sent. A reply that names no winner is
-    "unparsed". A request that fails is made again, twice, unless the server says that it is the request's fault; then
-    the judge raises a ConnectionError.
+    The key is read from the environment, `COURSE_JUDGE_KEY`; without one the word "none" is sent. A reply that names no
+    winner is "unparsed". A request that fails is made again, twice, unless the server says that it is the request's
+    fault; then the judge raises a ConnectionError.
     """
-    key = os.environ.get(KEY, "none")  # an empty key would let the client send the one for the hub, to anybody
-    client = InferenceClient(base_url=base_url, api_key=key or "none", timeout=timeout)
+    key = os.environ.get(KEY) or "none"  # with an empty one the client would send the key of the hub, to anybody
+    client = InferenceClient(base_url=base_url, api_key=key, timeout=timeout)
 
     def judge(asked: str, first: str, second: str) -> str:
         if not send:
@@ -129,20 +136,19 @@ def parsed(reply: str) -> str:
 
 def _reply(client: InferenceClient, model: str, text: str, base_url: str) -> str:
     """What the model answers; a failed request is made again after each of `PAUSES`."""
-    messages = [{"role": "user", "content": text}]
-    for pause in PAUSES:
+    messages, pauses = [{"role": "user", "content": text}], iter(PAUSES)
+    while True:
         try:
             reply = client.chat_completion(messages, model=model, temperature=0.0, max_tokens=512)
             return reply.choices[0].message.content or ""
         except (OSError, HTTPError) as error:
-            status = getattr(getattr(error, "response", None), "status_code", None)
+            status, pause = getattr(getattr(error, "response", None), "status_code", None), next(pauses, None)
             at_fault = status is not None and 400 <= status < 500 and status != 429
             if at_fault or pause is None:
                 what = f"{base_url} failed ({str(error).splitlines()[0]})"
                 raise ConnectionError(f"{what}. Check address, model and {KEY}; the same call goes on here.") from error
+            time.sleep(pause)
         except (ValueError, TypeError, AttributeError, LookupError) as error:
             raise ConnectionError(
                 f"{base_url} replied, but with no chat completion; base_url has to end before /chat/completions."
             ) from error
-        time.sleep(pause)
-    raise AssertionError("the last pause is None")

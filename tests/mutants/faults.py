@@ -1318,8 +1318,8 @@ FAULTS = [
     Fault(
         "the hub's token goes to any endpoint",
         "course_utils/tournament/judges.py",
-        'api_key=key or "none"',
-        "api_key=key or None",
+        'os.environ.get(KEY) or "none"',
+        "os.environ.get(KEY)",
         "tests/test_judges.py::test_the_key_is_the_environment_s_and_never_the_hub_s",
     ),
     Fault(
