@@ -163,7 +163,7 @@ def test_first_three_notebooks_need_neither_trl_nor_datasets():
     """Where datasets is too old, installing it exchanges pyarrow under a loaded pandas: only 04 asks for it."""
     names = {r.name for r in bootstrap.requirements()}
     assert names.isdisjoint({"trl", "datasets"})
-    assert {r.name for r in bootstrap.requirements("sft")} - names == {"trl", "datasets"}
+    assert {r.name for r in bootstrap.requirements("sft")} - names == {"trl", "datasets", "sacrebleu"}
     absent = "import sys; sys.modules['trl'] = sys.modules['datasets'] = None"
     code = "\n".join([absent, *(line for name in NOTEBOOKS if name[:2] != "04" for line in imports(name))])
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

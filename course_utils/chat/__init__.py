@@ -5,6 +5,7 @@ from course_utils.chat.encoding import (
     TEMPLATES,
     Example,
     Template,
+    cut_at_special,
     encode,
     encode_all,
     encode_answers,
@@ -15,6 +16,7 @@ from course_utils.chat.encoding import (
     render,
     top_thread,
 )
+from course_utils.chat.shapes import as_thread, load_threads
 from course_utils.chat.threads import Turn, normalized, text_problem
 
 __all__ = [
@@ -23,12 +25,15 @@ __all__ = [
     "Example",
     "Template",
     "Turn",
+    "as_thread",
+    "cut_at_special",
     "encode",
     "encode_all",
     "encode_answers",
     "encode_prompt",
     "encode_text",
     "end_id",
+    "load_threads",
     "normalized",
     "question",
     "render",

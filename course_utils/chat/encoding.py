@@ -106,7 +106,7 @@ def encode_prompt(thread: list[Turn], tokenizer: PreTrainedTokenizerBase, templa
 
 def encode_text(text: str, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> Example:
     """Text without turns, every token labeled; what lies beyond `max_length` tokens is cut off."""
-    ids = [token for row, _ in _tokenize([(_cut(text, tokenizer), True)], tokenizer) for token in row]
+    ids = [token for row, _ in _tokenize([(cut_at_special(text, tokenizer), True)], tokenizer) for token in row]
     ids = (_start(ids, tokenizer) + ids)[:max_length]
     return {"input_ids": ids, "labels": ids}
 
@@ -202,7 +202,7 @@ def _pieces(thread: list[Turn], tokenizer: PreTrainedTokenizerBase, template: st
         answer = turn["role"] == "assistant"
         add(False, form.heads[turn["role"]])
         add(answer, form.space)
-        add(answer, *_cut(turn["content"], tokenizer))
+        add(answer, *cut_at_special(turn["content"], tokenizer))
         add(answer, form.end or (tokenizer.eos_token if answer else ""))
         add(False, form.gap)
     if ask:
@@ -210,7 +210,7 @@ def _pieces(thread: list[Turn], tokenizer: PreTrainedTokenizerBase, template: st
     return pieces
 
 
-def _cut(content: str, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+def cut_at_special(content: str, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """`content` cut inside each special token that it spells; tokenized one by one, the parts cannot make the token."""
     special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
     names = special | set(tokenizer.all_special_tokens) | {"<|im_start|>", "<|im_end|>"}

@@ -148,10 +148,7 @@ def _null(value: object) -> object:
 def _row(place: str, message: dict[str, Any], keep_spam: bool) -> _Row:
     """A message whose fields have been checked one by one."""
     if lists := [name for name in ("messages", "conversations") if isinstance(message.get(name), list)]:
-        turns = f"row[{lists[0]!r}]"
-        fail(
-            place, lists[0], f"a list of turns, not an OASST message; read the file with json and pass {turns} to chat"
-        )
+        fail(place, lists[0], "a list of turns, not an OASST message; chat.load_threads reads such a file")
     check_text(place, "message_id", message.get("message_id"))
     for name in ("parent_id", "message_tree_id", "lang"):
         if message.get(name) is not None:

@@ -1,5 +1,7 @@
 """What does the name of a number format mean? Bits of the weights, quantizer, and the format that is computed in."""
 
+import os
+
 import torch
 from transformers import BitsAndBytesConfig, PreTrainedConfig
 
@@ -9,7 +11,11 @@ PRECISIONS = ("auto", *DTYPES, *QUANTIZED)
 
 
 def quantization_config(precision: str, compute_dtype: torch.dtype) -> BitsAndBytesConfig:
-    """What transformers needs to quantize while it loads; `precision` is one of `QUANTIZED`."""
+    """What transformers needs to quantize while it loads; `precision` is one of `QUANTIZED`.
+
+    Where accelerate spreads the weights over processes (FSDP), 4-bit weights lie in the format that is computed in, as
+    it can only spread weights of one format; their values are the same.
+    """
     if precision == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
@@ -17,6 +23,7 @@ def quantization_config(precision: str, compute_dtype: torch.dtype) -> BitsAndBy
         bnb_4bit_quant_type=precision.removesuffix("-dq"),
         bnb_4bit_use_double_quant=precision.endswith("-dq"),
         bnb_4bit_compute_dtype=compute_dtype,
+        bnb_4bit_quant_storage=compute_dtype if os.environ.get("ACCELERATE_USE_FSDP") == "true" else torch.uint8,
     )
 
 

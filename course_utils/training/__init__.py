@@ -7,7 +7,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "loop": ["History", "fit", "trainable_parameters"],
         "prepare": ["adapter_config", "prepare_model"],
-        "recipe": ["LORA", "Recipe"],
+        "recipe": ["LORA", "Recipe", "read_recipe"],
         "sft": ["SupervisedSFTTrainer", "run", "sft_trainer"],
+        "traps": ["Finding", "check"],
     },
 )

@@ -1,7 +1,10 @@
 """What decides one training run? A recipe: all of it, in one frozen value."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from course_utils.loading.cache import NAME
 
@@ -23,7 +26,7 @@ class Recipe:
         model, revision, precision, compute_dtype: as `loading.load_model` takes them; the last by its name ("bf16").
         adapter: PEFT's own configuration as a dict, such as `LORA`; None for full fine-tuning.
         trainable: without an adapter, a pattern (`re.search`) of the names of the parameters to train; None: all.
-        data: what is learned from: a task of `data/tasks/`, or "conversations".
+        data: what is learned from: a task of `data/tasks/`, "conversations", or a file for `chat.load_threads`.
         subset: which part of the data, in the words of the study that divides it.
         template, train_on, max_length: as `chat.encode_all` takes them; what is longer is left out.
         batch_order: as `batches.batches` takes it: "group_by_length" or "random" (both fixed by the seed, and another
@@ -83,3 +86,28 @@ class Recipe:
     def __str__(self) -> str:
         """One field a line."""
         return "\n".join(f"{name:14} {value}" for name, value in asdict(self).items())
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """The recipe in a YAML file: fields of `Recipe` by their names.
+
+    Raises:
+        ValueError: no YAML, a field that no recipe has or that is missing, or one that cannot be what it is; names it.
+        FileNotFoundError: no such file.
+    """
+    path = Path(path)
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path.name} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.name} has no fields; write one a line, such as 'steps: 100'.")
+    kinds = {field.name: field.type for field in fields(Recipe)}
+    if unknown := sorted(map(str, set(found) - set(kinds))):
+        raise ValueError(f"{path.name}: a recipe has no field {unknown[0]!r}; it has {', '.join(kinds)}.")
+    try:
+        # YAML reads 1e-3, without a point, as text
+        numbers = {name: kinds[name](value) for name, value in found.items() if kinds[name] in (int, float)}
+        return Recipe(**found | numbers)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path.name}: {str(error).replace('Recipe.__init__()', 'it')}") from error

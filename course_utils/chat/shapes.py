@@ -1,0 +1,75 @@
+"""In which shape does a conversation come? Rows and files in the shapes in which they are published become threads."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from course_utils.chat.encoding import top_thread
+from course_utils.chat.threads import Turn, normalized
+from course_utils.core.rows import DataError, read_rows
+from course_utils.datafiles import SPLITS, load_conversations, split_of
+
+SHAPES = (
+    "messages (OpenAI), conversations (ShareGPT), instruction and output (Alpaca), prompt and completion, or the "
+    "messages or trees of OASST"
+)
+
+
+def as_thread(row: Any) -> Iterable[Mapping[str, Any]]:
+    """The turns in a row of a data set: a list of turns, or one of `SHAPES` but OASST's. Nothing in them is checked.
+
+    Raises:
+        ValueError: the row has another shape; names its fields.
+    """
+    if not isinstance(row, Mapping):
+        return row
+    for name in ("messages", "conversations"):
+        if name in row:
+            return row[name]
+    if {"instruction", "output"} <= set(row):
+        asked = [row["instruction"], *filter(None, [row.get("input")])]
+        return _pair("\n\n".join(map(str, asked)), row["output"])
+    if {"prompt", "completion"} <= set(row):
+        prompt, completion = row["prompt"], row["completion"]
+        return _pair(prompt, completion) if isinstance(prompt, str) else [*prompt, *completion]
+    raise ValueError(
+        f"no conversation in a known shape, but the fields {', '.join(map(str, row))}; known are {SHAPES}."
+    )
+
+
+def _pair(asked: str, answer: Any) -> list[dict[str, Any]]:
+    """Unlike `question`, keeps an answer that is missing, so that it is named."""
+    return [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+
+
+def load_threads(path: str | Path, split: str | None = None) -> list[list[Turn]]:
+    """The threads of a file of one's own, in one of `SHAPES`, as JSON lines, JSON array or Parquet, gz or not.
+
+    Of trees (OASST) each gives its best-ranked thread, which is empty where nobody answered.
+
+    Args:
+        split: "train", "validation" or "test": 80/10/10 by a hash of the first message, so that a question that comes
+            twice stays on one side; of trees, by a hash of their ids. All by default.
+
+    Raises:
+        DataError: a row is no conversation, or a turn of it is broken, or no row is left; names file and line.
+        ValueError: unknown split.
+        FileNotFoundError, IsADirectoryError: no such file, or a folder.
+    """
+    if split not in (None, *SPLITS):
+        raise ValueError(f"Unknown split {split!r}; choose train, validation or test.")
+    rows = list(read_rows(Path(path)))
+    if rows and isinstance(rows[0][1], Mapping) and ({"message_id", "message_tree_id"} & set(rows[0][1])):
+        return [top_thread(tree) for tree in load_conversations(path, split)]
+    threads = []
+    for place, row in rows:
+        try:
+            thread = normalized(as_thread(row))
+        except ValueError as error:
+            raise DataError(f"{place}: {error}") from None
+        if split in (None, split_of(thread[0]["content"])):
+            threads.append(thread)
+    if not threads:
+        what = f"the split {split!r} is empty; leave out split, and divide it yourself" if rows else "it is empty"
+        raise DataError(f"{Path(path).name} has no thread: {what}.")
+    return threads

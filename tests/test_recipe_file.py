@@ -1,0 +1,256 @@
+"""From a recipe in a file to an adapter with its card, in one command that goes on where it was killed."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from peft import AutoPeftModelForCausalLM
+from safetensors.torch import load_file
+from transformers import AutoTokenizer
+
+from course_utils import chat, evaluation, loading, training
+from course_utils.core.files import ROOT
+from course_utils.loading.precisions import quantization_config
+from course_utils.training import LORA, Recipe
+from course_utils.training.__main__ import main
+from tests.conftest import tiny, toy_tokenizer
+from tests.test_shapes import SPEAKERS
+
+ADAPTER = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "target_modules": ["q_proj", "v_proj"]}
+SETTINGS = {"adapter": ADAPTER, "data": "own.jsonl", "steps": 6, "batch_size": 4, "lr": "1e-2", "max_length": 200}
+THREADS = [chat.question(f"What is {n} and {n}?", f"It is {2 * n}.") for n in range(40)]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    """A small model with its tokenizer, as a folder."""
+    folder = tmp_path_factory.mktemp("base")
+    tokenizer = toy_tokenizer(eos_token="</s>", pad_token="<s>")
+    tiny(len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def written(folder: Path, base: Path, threads: list = THREADS, **changes: object) -> Path:
+    """A recipe with data in ShareGPT's shape beside it."""
+    rows = [
+        {"conversations": [{"from": SPEAKERS[turn["role"]], "value": turn["content"]} for turn in thread]}
+        for thread in threads
+    ]
+    (folder / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    path = folder / "made.yaml"
+    path.write_text(yaml.safe_dump({"model": str(base), **SETTINGS, **changes}), encoding="utf-8")
+    return path
+
+
+def adapter(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter_model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def done(base, tmp_path_factory) -> Path:
+    """The folder that one whole run leaves."""
+    folder = tmp_path_factory.mktemp("done")
+    main([str(written(folder, base))])
+    return folder / "made"
+
+
+def test_own_data_become_an_adapter_that_plain_peft_loads(base, done):
+    """And whose held-out loss, measured in another way, is that of its card."""
+    model = AutoPeftModelForCausalLM.from_pretrained(done).eval()
+    tokenizer = AutoTokenizer.from_pretrained(done)
+    held_out = [chat.encode(thread, tokenizer) for thread in chat.load_threads(done.parent / "own.jsonl", "validation")]
+    text = (done / "README.md").read_text(encoding="utf-8")
+    before, after = map(float, re.findall(r"(\d+\.\d{3}) (?:before training|after it)", text))
+    assert evaluation.nll(model, held_out).mean == pytest.approx(after, abs=0.0006)
+    with model.disable_adapter():
+        assert evaluation.nll(model, held_out).mean == pytest.approx(before, abs=0.0006)
+    assert after < before
+    assert f"Loss on {len(held_out)} held-out threads" in text
+
+
+def test_the_card_says_how_it_was_made(base, done):
+    text = (done / "README.md").read_text(encoding="utf-8")
+    header = yaml.safe_load(text.split("---")[1])
+    assert header == {"base_model": str(base), "library_name": "peft", "tags": ["lora", "sft"]}
+    stated = yaml.safe_load(re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1])
+    assert Recipe(**stated) == training.read_recipe(done.parent / "made.yaml")
+    count = len(chat.load_threads(done.parent / "own.jsonl", "train"))
+    assert f"fine-tuned (lora) on {count} threads of `own.jsonl`, in 6 steps, by 1 process." in text
+
+
+def test_the_same_command_again_trains_no_more(done):
+    before, checkpoints = adapter(done), {path: path.stat().st_mtime_ns for path in done.glob("checkpoint-*/*")}
+    main([str(done.parent / "made.yaml")])
+    assert {path: path.stat().st_mtime_ns for path in done.glob("checkpoint-*/*")} == checkpoints
+    for name, tensor in adapter(done).items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_another_recipe_does_not_go_on_from_it(done, base):
+    path = done.parent / "other.yaml"
+    settings = yaml.safe_load((done.parent / "made.yaml").read_text(encoding="utf-8"))
+    path.write_text(yaml.safe_dump(settings | {"lr": 0.02}), encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"holds checkpoints of another run .*lr 0\.01 there, 0\.02 now"):
+        main([str(path), "--output-dir", str(done)])
+
+
+def test_full_fine_tuning_is_saved_whole_and_a_small_file_has_nothing_held_out(base, tmp_path):
+    main([str(written(tmp_path, base, THREADS[:4], adapter=None, steps=1))])
+    text = (tmp_path / "made" / "README.md").read_text(encoding="utf-8")
+    assert "library_name: transformers" in text
+    assert "No thread was held out" in text
+    loading.load_model(str(tmp_path / "made"), "fp32")
+
+
+KILLED = """
+import sys
+from transformers import TrainerCallback
+from course_utils.training import sft
+from course_utils.training.__main__ import main
+import os, signal
+
+class Killed(TrainerCallback):
+    def on_save(self, args, state, *_, **__):
+        if state.global_step == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+made = sft.sft_trainer
+def watched(*arguments, **options):
+    trainer = made(*arguments, **options)
+    trainer.add_callback(Killed())
+    return trainer
+
+import course_utils.training.__main__ as command
+command.sft_trainer = watched
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_ends_with_the_same_adapter(base, done, tmp_path):
+    """Killed (SIGKILL) behind its third step, and taken up by the same command: bit for bit what one run gives."""
+    path = written(tmp_path, base)
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], cwd=ROOT, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not (tmp_path / "made" / "adapter_model.safetensors").exists()
+    main([str(path)])
+    for name, tensor in adapter(tmp_path / "made").items():
+        assert torch.equal(tensor, adapter(done)[name]), name
+    pages = [(folder / "README.md").read_text(encoding="utf-8") for folder in (tmp_path / "made", done)]
+    assert pages[0] == pages[1]
+
+
+@pytest.mark.slow
+def test_two_processes_train_by_the_same_file(base, done, tmp_path):
+    """Half the batch in each: the same adapter but for rounding, one card, and it says how many there were."""
+    path = written(tmp_path, base, batch_size=2)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    alone = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [*launch, "-m", "course_utils.training", str(path)]
+    ran = subprocess.run(command, cwd=ROOT, env={**os.environ, **alone}, capture_output=True, text=True, timeout=400)
+    assert ran.returncode == 0, ran.stderr
+    assert "by 2 processes." in (tmp_path / "made" / "README.md").read_text(encoding="utf-8")
+    one, two = adapter(done), adapter(tmp_path / "made")
+    apart = torch.cat([(two[name] - one[name]).flatten() for name in one if "lora_B" in name])
+    update = torch.cat([one[name].flatten() for name in one if "lora_B" in name])  # B starts at zero
+    assert apart.norm() <= 0.01 * update.norm()
+
+
+@pytest.mark.slow
+def test_spread_4_bit_weights_take_half_the_bytes(tmp_path):
+    """PyTorch's fully_shard, which FSDP2 is, in two processes (gloo): half the bytes in each, and the same loss."""
+    tiny(64).save_pretrained(tmp_path / "base")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command += [str(ROOT / "tests" / "fsdp_process.py"), str(tmp_path)]
+    alone = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(command, env={**os.environ, **alone}, capture_output=True, text=True, timeout=400)
+    assert ran.returncode == 0, ran.stderr
+    for precision, found in torch.load(tmp_path / "left.pt").items():
+        whole, own = found["bytes"]
+        assert found["processes"] == 2
+        assert own == pytest.approx(whole / 2, rel=0.05), precision
+        assert found["losses"][1] == pytest.approx(found["losses"][0], rel=1e-3), precision
+        assert found["gradients"], precision
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data": None}, "The recipe names no data"),
+        ({"data": "lost.jsonl"}, "There is no file .*lost.jsonl"),
+        ({"max_length": 3}, "No thread can be used: .* longer than 3 tokens"),
+        ({"schedule": "linear", "warmup_steps": 6}, "warmup_never_warms, 6 steps of warm-up in a run of 6: "),
+        ({"rate": 1}, "made.yaml: a recipe has no field 'rate'; it has model, revision"),
+        ({"lr": "fast"}, "made.yaml: could not convert string to float: 'fast'"),
+        ({"batch_size": 0}, "made.yaml: batch_size is 0; it has to be 1 or more"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_trained_is_said_in_a_line(base, tmp_path, changes, words):
+    with pytest.raises(SystemExit, match=words):
+        main([str(written(tmp_path, base, **changes))])
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("steps: [", "made.yaml is no YAML"),
+        ("", "made.yaml has no fields"),
+        ("lr: 1e-3", "made.yaml: it missing 1 required keyword-only argument: 'steps'"),
+    ],
+)
+def test_what_is_no_recipe_is_named(tmp_path, text, words):
+    path = tmp_path / "made.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=words):
+        training.read_recipe(path)
+
+
+def test_a_recipe_is_read_as_it_is_written(tmp_path):
+    recipe = Recipe(adapter=LORA, data="own.jsonl", lr=1e-5, steps=10, seed=3)
+    path = tmp_path / "made.yaml"
+    path.write_text(yaml.safe_dump(asdict(recipe)), encoding="utf-8")
+    assert training.read_recipe(path) == recipe
+    path.write_text("lr: 1e-5\nsteps: 10\nseed: 3\ndata: own.jsonl\n", encoding="utf-8")
+    assert training.read_recipe(path).lr == 1e-5, "which YAML reads as text"
+
+
+def test_the_shipped_recipe_is_guanaco_s_scaled(tokenizer):
+    recipe = training.read_recipe(ROOT / "recipes" / "guanaco.yaml")
+    assert (recipe.precision, recipe.schedule, recipe.max_grad_norm) == ("nf4-dq", "constant", 0.3)
+    threads = chat.load_threads(ROOT / "data" / "conversations.jsonl", "train")
+    examples = chat.encode_all(threads, tokenizer, recipe.template, max_length=recipe.max_length)
+    assert len(examples) == len(threads), "no thread is left out for its length"
+    assert training.check(examples, tokenizer, recipe.template, args=recipe) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "processes"), [("one_gpu", "NO", 1), ("ddp", "MULTI_GPU", 2), ("fsdp2_qlora", "FSDP", 2)]
+)
+def test_accelerate_reads_the_shipped_settings(name, kind, processes):
+    """By its own reader, which refuses a key that it does not know."""
+    found = load_config_from_file(str(ROOT / "recipes" / "accelerate" / f"{name}.yaml"))
+    assert (str(found.distributed_type).removeprefix("DistributedType."), found.num_processes) == (kind, processes)
+    assert not found.use_cpu
+    if kind == "FSDP":
+        assert found.fsdp_config["fsdp_version"] == 2
+        assert found.fsdp_config["fsdp_reshard_after_forward"] is True
+
+
+@pytest.mark.parametrize(("fsdp", "storage"), [("true", torch.bfloat16), (None, torch.uint8)])
+def test_4_bit_weights_that_are_spread_lie_in_the_format_that_is_computed_in(monkeypatch, fsdp, storage):
+    monkeypatch.delenv("ACCELERATE_USE_FSDP", raising=False)
+    if fsdp:
+        monkeypatch.setenv("ACCELERATE_USE_FSDP", fsdp)
+    assert quantization_config("nf4-dq", torch.bfloat16).bnb_4bit_quant_storage == storage
