@@ -17,12 +17,8 @@ import nbformat
 
 ROOT = Path(__file__).parent.parent.parent
 PARTS = (
-    "course_utils data notebooks tests conftest.py pyproject.toml requirements.txt requirements-litgpt.txt "
+    "course_utils data notebooks tests recipes conftest.py pyproject.toml requirements.txt requirements-litgpt.txt "
     "environment.yml Makefile README.md CLAIMS.md CONTRIBUTING.md".split()
-    ),
-    Fault(
-    "course_utils data notebooks tests conftest.py pyproject.toml requirements.txt environment.yml Makefile "
-    "README.md CLAIMS.md CONTRIBUTING.md recipes".split()
 )
 LORA, LESSONS = "notebooks/01_lora.ipynb", "tests/lessons/test_01_lora.py"
 KAIMING = "nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))"
