@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "tensor_bytes",
         ],
         "planned": ["Plan", "plan"],
+        "published": ["published_peaks"],
         "presets": ["PRESETS"],
         "settings": ["Settings"],
     },

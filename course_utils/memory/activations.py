@@ -32,10 +32,15 @@ class _Dropout(torch.autograd.Function):
         return torch.empty_like(x)
 
 
-class _AsOnGPU(TorchFunctionMode):
-    """The meta device has neither of these fused operations; without them it would count what no GPU keeps."""
+class AsOnGPU(TorchFunctionMode):
+    """The meta device has neither of these fused operations; without them it would count what no GPU keeps.
+
+    It has no values either. What transformers asks of them is whether a batch has no padding, and is not packed.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.__bool__:
+            return True
         if func is F.scaled_dot_product_attention:
             return _Attention.apply(*args[:3])
         if func is F.dropout and kwargs["training"] and kwargs["p"]:
@@ -77,7 +82,7 @@ def count(skeleton: Skeleton, batch: int, length: int) -> Kept:
     hooks = [h for x in layers for h in (x.register_forward_pre_hook(enter), x.register_forward_hook(leave))]
     ids = torch.ones(batch, length, dtype=torch.long, device="meta")
     try:
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), _AsOnGPU():
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), AsOnGPU():
             _ = skeleton.model(input_ids=ids, use_cache=False)
     finally:
         for hook in hooks:

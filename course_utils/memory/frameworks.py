@@ -128,7 +128,8 @@ def targets(settings: Settings) -> set[str]:
     named = {settings.target_modules} if isinstance(settings.target_modules, str) else set(settings.target_modules)
     if unknown := named - set(TARGETS):
         raise ValueError(
-            f"{settings.framework} has no target modules {', '.join(sorted(unknown))}; choose from {', '.join(TARGETS)}."
+            f"{settings.framework} has no target modules {', '.join(sorted(unknown))}; choose from "
+            f"{', '.join(TARGETS)}."
         )
     return named
 

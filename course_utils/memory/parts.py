@@ -14,9 +14,9 @@ from course_utils.memory.settings import Settings
 from course_utils.memory.skeleton import adapted
 from course_utils.memory.weights import Tensor
 
-# The two numbers that were fitted: bytes allocated for each byte kept, and bytes that the libraries take for themselves.
-# Fitted on two rows of data/figures/peak_memory.csv alone, before any other was predicted: LoRA on Llama-2-7B by litgpt,
-# one sequence of 1,304 tokens and two. Their peaks are printed to 0.01 GB, so the first is known to 0.001.
+# The two numbers that were fitted: bytes allocated for each byte kept, and bytes that libraries take for themselves.
+# They are solved from two rows of data/figures/peak_memory.csv alone, before any other was predicted: LoRA by litgpt on
+# Llama-2-7B, with one sequence of 1,304 tokens and two. Peaks are printed to 0.01 GB, so the first is known to 0.001.
 ACTIVATIONS, WORKSPACE = 1.0048, 19.6e6
 ALWAYS = ("frozen weights", "quantization constants", "trainable weights", "optimizer states")
 PARTS = (*ALWAYS, "gradients", "activations", "logits", "copies of weights", "workspace")
@@ -80,15 +80,17 @@ def _moments(
     """What differs from moment to moment."""
     kept, habits = _kept(settings, config), HABITS[settings.framework]
     logits = settings.tokens * config.vocab_size
-    held = logits * (weights.width(settings) if habits.held is None else habits.held)
+    width = 4 if settings.precision == "fp32" else 2
+    held = logits * (width if habits.held is None else habits.held)
+    scored = logits * width if settings.chunked_loss else held + logits * habits.logits
     whole = kept.inputs if settings.checkpointing else kept.layers
     again = kept.largest if settings.checkpointing else 0
     before = gradients if settings.accumulation > 1 else 0
-    at_loss, at_layer, at_end = _copies(settings, config, own)
+    copies = _copies(settings, config, own)
     rows = {
-        "loss": (before, whole + kept.rest, held + logits * habits.logits, at_loss),
-        "last layer": (before, whole + again, held, at_layer),
-        "first layer": (gradients, kept.largest, held, at_end),
+        "loss": (before, whole + kept.rest, scored, copies[0]),
+        "last layer": (before, whole + again, held, copies[1]),
+        "first layer": (gradients, kept.largest, held, copies[2]),
     }
     names = ("gradients", "activations", "logits", "copies of weights")
     return {moment: dict(zip(names, sizes, strict=True)) for moment, sizes in rows.items()}

@@ -77,8 +77,8 @@ def find_config(model: str | PreTrainedConfig) -> PreTrainedConfig:
         return loading.load_config(model)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"Unknown model {model!r}: it is none of the presets ({', '.join(PRESETS)}), no size such as '7B', and as a "
-            f"folder or an id of the hub it cannot be read. {error}"
+            f"Unknown model {model!r}: it is none of the presets ({', '.join(PRESETS)}), no size such as '7B', and it "
+            f"cannot be read as a folder or an id of the hub. {error}"
         ) from error
 
 
@@ -105,8 +105,8 @@ def like_llama(parameters: float) -> PreTrainedConfig:
     layers = round((parameters - 2 * vocabulary * width) / (4 * width**2 + 3 * width * mlp))
     if layers < 1:
         raise ValueError(
-            f"{parameters:,.0f} parameters are too few for a vocabulary of {vocabulary:,} and one layer; give a preset, "
-            "a folder, or at least 20M."
+            f"{parameters:,.0f} parameters are too few for a vocabulary of {vocabulary:,} and one layer; give a "
+            "preset, a folder, or at least 20M."
         )
     heads = width // 128
     shape = dict(zip(NAMES, (width, layers, heads, vocabulary, 4096), strict=True))

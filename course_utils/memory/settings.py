@@ -30,6 +30,8 @@ class Settings:
         micro_batch: sequences of one forward pass, on each GPU.
         accumulation: micro-batches of one step; with more than one, gradients stay from one to the next.
         checkpointing: keep of each layer its input alone, and compute the rest again.
+        chunked_loss: compute the loss on some of the tokens at a time (compiled, or by a fused kernel), so that of all
+            logits nothing is kept but themselves.
         attention: "eager" keeps scores for every pair of tokens; "sdpa" and "flash" are fused kernels that do not.
         gpus, sharding: "ddp" has everything on each GPU, "fsdp" a part of the weights, gradients and states.
         framework: whose code runs: "transformers" (with PEFT), "litgpt" or "torchtune".
@@ -50,6 +52,7 @@ class Settings:
     length: int = 512
     accumulation: int = 1
     checkpointing: bool = False
+    chunked_loss: bool = False
     attention: str = "sdpa"
     gpus: int = 1
     sharding: str = "ddp"
@@ -80,7 +83,8 @@ class Settings:
             fitting = "bf16" if quantized else "nf4-dq"
             raise ValueError(
                 f"method {self.method!r} with precision {self.precision!r}: quantized weights are trained through an "
-                f"adapter, and that is 'qlora'. Take precision={fitting!r}, or method={'qlora' if quantized else 'lora'!r}."
+                f"adapter, and that is 'qlora'. Take precision={fitting!r}, or "
+                f"method={'qlora' if quantized else 'lora'!r}."
             )
 
     def _choose(self, name: str, choices: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Which tensors does a model have, and which are trained? It is built on the meta device, where tensors have no bytes."""
+"""Which tensors does a model have, and which are trained? Built on the meta device, where tensors take no memory."""
 
 import copy
 import functools
@@ -61,7 +61,8 @@ def bare(config: PreTrainedConfig, settings: Settings) -> Skeleton:
         ValueError: transformers has no code for it, or the code has no list of layers.
     """
     dtype = torch.float32 if settings.precision == "fp32" else torch.bfloat16
-    attention = "eager" if settings.attention == "eager" else "sdpa"
+    fused = settings.framework == "transformers" and settings.attention != "eager"  # others only lend their tensors
+    attention = "sdpa" if fused else "eager"
     return _bare(type(config), json.dumps(config.to_dict(), sort_keys=True, default=str), dtype, attention)
 
 
@@ -81,7 +82,9 @@ def adapted(config: PreTrainedConfig, settings: Settings) -> Skeleton:
 @functools.lru_cache(maxsize=16)
 def _adapted(found: Skeleton, r: int, targets: str | tuple[str, ...], dtype: torch.dtype) -> Skeleton:
     model = copy.deepcopy(found.model)
-    swapped = any(isinstance(module, Conv1D) for module in model.modules())  # GPT-2 stores its weights the other way round
+    swapped = any(
+        isinstance(module, Conv1D) for module in model.modules()
+    )  # GPT-2 stores its weights the other way round
     config = LoraConfig(r=r, target_modules=targets if isinstance(targets, str) else list(targets))
     config.fan_in_fan_out = swapped
     with torch.device("meta"), warnings.catch_warnings():
@@ -95,14 +98,23 @@ def _adapted(found: Skeleton, r: int, targets: str | tuple[str, ...], dtype: tor
 
 @functools.lru_cache(maxsize=8)
 def _bare(kind: type[PreTrainedConfig], text: str, dtype: torch.dtype, attention: str) -> Skeleton:
-    """Built whole, so that layers of all kinds are there, and then cut down."""
-    with torch.device("meta"):
-        config = kind.from_dict(json.loads(text))
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
+    config = kind.from_dict(json.loads(text))
+    try:
+        with torch.device("meta"):
+            return cut_down(AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention))
+    except ValueError as error:
+        raise ValueError(
+            f"transformers cannot build this {config.model_type} with attention {attention!r} "
+            f"({str(error).split('. ')[0]}). If it has no fused attention, plan with attention='eager'."
+        ) from error
+
+
+def cut_down(model: nn.Module) -> Skeleton:
+    """Of a whole model, take out the layers for which others can stand: those with the same code and shapes."""
     layers = _stack(model)
     kinds = [(type(layer), tuple(p.shape for p in layer.parameters())) for layer in layers]
     others = Counter(kinds[1:])
-    chosen = [0, *sorted(kinds.index(one, 1) for one in others)]
+    chosen = [0, *sorted(kinds.index(kind, 1) for kind in others)]
     for place in reversed(range(len(layers))):
         if place not in chosen:
             del layers[place]

@@ -10,11 +10,11 @@ from course_utils import loading
 from course_utils.memory import frameworks
 from course_utils.memory.frameworks import HABITS
 from course_utils.memory.settings import Settings
-from course_utils.memory.skeleton import Skeleton, adapted, bare
+from course_utils.memory.skeleton import adapted, bare
 
 WIDTHS = {"fp32": 4, "bf16": 2, "fp16": 2, "bf16-mixed": 4}  # bytes a number; what is quantized computes in 2
-# bitsandbytes: numbers to a scale, and scales to one of their own; numbers from which on a tensor's states are in 8 bits,
-# with a scale for each 256, or can be paged.
+# bitsandbytes: numbers to a scale, and scales to one of their own; numbers from which on the states of a tensor are in 8
+# bits, with a scale for each 256; and from which on they can be paged.
 BLOCK, SCALES, SMALL, STATES, PAGED = 64, 256, 4096, 256, 100_000
 
 
@@ -34,7 +34,7 @@ def width(settings: Settings) -> int:
 
 
 def tensors(settings: Settings, config: PreTrainedConfig) -> list[Tensor]:
-    """The weights of the model itself. A head that is tied to the embedding is there again if the framework copies it."""
+    """The weights of the model itself; with a second copy of a head that is tied, if the framework makes one."""
     skeleton = bare(config, settings)
     matrices, head, embedding = skeleton.matrices(), skeleton.head, skeleton.embedding
     found = []
