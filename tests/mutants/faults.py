@@ -1439,3 +1439,7 @@ FAULTS += [
     replace(NAMED[name], name=f"{name}, seen in its cell", caught_by=f"{LORA}::{cell}", quick=False)
     for name, cell in SEEN_IN_CELLS.items()
 ]
+FAULTS += [
+    replace(NAMED[name], name=f"{name}, seen in its cell", caught_by="notebooks/deeper/03_memory.ipynb::e3a00007")
+    for name in ("the planner forgets the constants of quantization", "the planner forgets the logits")
+]
