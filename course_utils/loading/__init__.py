@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "adapters": ["AdapterError", "load_adapter"],
         "cache": ["ModelCacheError", "default_model_dir"],
-        "models": ["load_model", "load_tokenizer", "make_safe_to_train"],
+        "models": ["load_config", "load_model", "load_tokenizer", "make_safe_to_train"],
         "precisions": ["DTYPES", "PRECISIONS", "QUANTIZED"],
     },
 )

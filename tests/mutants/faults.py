@@ -631,28 +631,28 @@ FAULTS = [
     ),
     Fault(
         "storages are told apart by their address",
-        "course_utils/memory.py",
+        "course_utils/memory/measured.py",
         "storages[id(storage)] = storage",
         "storages[storage.data_ptr()] = storage",
         "tests/test_memory.py::test_activations_on_the_meta_device_are_those_of_the_cpu",
     ),
     Fault(
         "the row scales of LLM.int8() are not counted",
-        "course_utils/memory.py",
+        "course_utils/memory/measured.py",
         ", *row_scales(model)]",
         "]",
         "tests/test_memory.py::test_int8_rows_have_their_scales",
     ),
     Fault(
         "memory is measured on one GPU",
-        "course_utils/memory.py",
+        "course_utils/memory/measured.py",
         "gpus = range(torch.cuda.device_count())",
         "gpus = range(1)",
         "tests/test_memory.py::test_measure_adds_up_all_gpus",
     ),
     Fault(
         "the peak of a block that raises is lost",
-        "course_utils/memory.py",
+        "course_utils/memory/measured.py",
         "        try:\n            yield peak\n        finally:\n            peak.peak = sum(",
         "        yield peak\n        if gpus:\n            peak.peak = sum(",
         "tests/test_memory.py::test_measure_knows_the_peak_of_a_block_that_fails",
@@ -1688,6 +1688,111 @@ FAULTS = [
         "",
         "tests/test_exercises.py::test_the_inputs_tell_all_mistakes_apart[equally_good]",
     ),
+    Fault(
+        "the planner forgets the constants of quantization",
+        "course_utils/memory/weights.py",
+        "        constants += scales * tensor.times",
+        "        constants += 0 * scales",
+        "tests/test_planned.py::test_quantized_weights_have_the_bytes_of_bitsandbytes",
+    ),
+    Fault(
+        "the planner forgets the logits",
+        "course_utils/memory/parts.py",
+        '"loss": (before, whole + kept.rest, scored, copies[0]),',
+        '"loss": (before, whole + kept.rest, 0 * scored, copies[0]),',
+        "tests/test_planned.py::test_the_peak_is_that_of_torchs_own_accounting",
+    ),
+    Fault(
+        "gradients of accumulated batches are forgotten",
+        "course_utils/memory/parts.py",
+        "before = gradients if settings.accumulation > 1 else 0",
+        "before = 0",
+        "tests/test_planned.py::test_qlora_of_65_billion_parameters_fits_48_gb_by_parts",
+    ),
+    Fault(
+        "checkpointed layers are computed again for nothing",
+        "course_utils/memory/parts.py",
+        "again = kept.largest if settings.checkpointing else 0",
+        "again = 0",
+        "tests/test_planned.py::test_qlora_of_65_billion_parameters_fits_48_gb_by_parts",
+    ),
+    Fault(
+        "a mask of dropout is as wide as its input",
+        "course_utils/memory/activations.py",
+        "torch.empty_like(x, dtype=torch.bool)",
+        "torch.empty_like(x)",
+        "tests/test_planned.py::test_dropout_keeps_a_mask_of_one_byte_as_on_a_gpu",
+    ),
+    Fault(
+        "the first layer stands for all",
+        "course_utils/memory/skeleton.py",
+        "sorted(kinds.index(kind, 1) for kind in others)",
+        "sorted(kinds.index(kind, 1) for kind in [kinds[-1]])",
+        "tests/test_planned.py::test_layers_of_other_kinds_are_counted_as_what_they_are",
+    ),
+    Fault(
+        "the largest that fits is one too large",
+        "course_utils/memory/answers.py",
+        "    return low\n",
+        "    return low + 1\n",
+        "tests/test_planned.py::test_the_largest_that_fits_is_the_largest",
+    ),
+    Fault(
+        "litgpt's padding keeps nothing",
+        "course_utils/memory/frameworks.py",
+        "if len(chosen) < len(fused):",
+        "if len(chosen) > len(fused):",
+        "tests/test_planned.py::test_litgpts_layer_keeps_what_is_written_down_for_it",
+    ),
+    Fault(
+        "a plan fits where it does not",
+        "course_utils/memory/planned.py",
+        "missing(self.costs, self.settings) <= 0",
+        "missing(self.costs, self.settings) >= 0",
+        "tests/test_planned.py::test_what_ran_out_of_memory_does_not_fit",
+    ),
+    Fault(
+        "heads of keys and values are as many as of queries",
+        "course_utils/memory/presets.py",
+        '{"num_key_value_heads": groups}',
+        '{"num_key_value_heads": heads}',
+        "tests/test_planned.py::test_presets_have_the_published_numbers_of_parameters",
+    ),
+    Fault(
+        "GiB are taken for GB",
+        "course_utils/memory/published.py",
+        '"GiB": 2**30',
+        '"GiB": 1e9',
+        "tests/test_planned.py::test_a_row_is_compared_in_its_own_unit",
+    ),
+    Fault(
+        "a rank of zero is planned",
+        "course_utils/memory/settings.py",
+        'for name in ("r", "micro_batch",',
+        'for name in ("micro_batch",',
+        "tests/test_planned.py::test_what_cannot_be_planned_gets_a_sentence",
+    ),
+    Fault(
+        "the command prints no JSON",
+        "course_utils/memory/__main__.py",
+        "found.to_json() if as_json else found",
+        "found",
+        "tests/test_planned.py::test_the_command_prints_a_table_or_json",
+    ),
+    Fault(
+        "segments keep no inputs",
+        "notebooks/deeper/03_memory.ipynb",
+        "min(math.ceil(layers / s) * i + s * a",
+        "min(i + s * a",
+        "tests/lessons/test_03_memory.py::test_the_best_segments_are_about_the_square_root",
+    ),
+    Fault(
+        "gradients stay with the optimizer in the backward pass",
+        "notebooks/deeper/03_memory.ipynb",
+        'moments.loc["gradients"] = 0',
+        'moments.loc["gradients"] *= 1',
+        "tests/lessons/test_03_memory.py::test_what_leaves_the_gpu_is_subtracted_where_it_lies",
+    ),
 ]
 SEEN_IN_CELLS = {  # faults that a test notices, and a cell of the lesson as well
     "lora_alpha / r is not applied": "5564c5bb",
@@ -1699,4 +1804,8 @@ NAMED = {fault.name: fault for fault in FAULTS}
 FAULTS += [
     replace(NAMED[name], name=f"{name}, seen in its cell", caught_by=f"{LORA}::{cell}", quick=False)
     for name, cell in SEEN_IN_CELLS.items()
+]
+FAULTS += [
+    replace(NAMED[name], name=f"{name}, seen in its cell", caught_by="notebooks/deeper/03_memory.ipynb::e3a00007")
+    for name in ("the planner forgets the constants of quantization", "the planner forgets the logits")
 ]

@@ -13,6 +13,7 @@ from course_utils.core.files import ROOT, notebooks
 from course_utils.course import datasheet
 from course_utils.course.claims_page import collect
 from course_utils.loading import cache
+from course_utils.memory import parts
 from course_utils.studies.__main__ import STUDIES
 from tests.notebooks.prose_numbers import unknown_numbers, unnoticed
 
@@ -111,6 +112,13 @@ EXEMPT = {  # passages whose numbers nothing records, and why
         "about 80 % to train on, 10 % for choices on the way (validation), 10 % for": DEFINITION,
         "so one answer is 6 points": "a hundred divided by the 16 questions",
         "Guanaco used `r=64`, `lora_alpha=16`, a learning rate of 2e-4 and 1,875 steps of 16 conversations": PUBLISHED,
+    },
+    "03_memory": {
+        "What transformers do is `s = 1`": DEFINITION,
+        "for each block of 64": DEFINITION,
+        "its adapter of r = 8": PUBLISHED,
+        "33 billion parameters on 24 GB": "the model and the card, in the next cell's code as LLaMA-33B and gpu_gb=24",
+        "41, 21, 10 and 5 GB for 65, 33, 13 and 7 billion parameters": PUBLISHED,
     },
     "README.md": {
         "a download of about 3 GB, and about 6 GB on disk": "measured once, with pip, on Linux",
@@ -219,6 +227,9 @@ FACTS = {
     "01_why_lora": lambda: of_studies("dates") + of_the_default_model(),
     "02_peft": of_the_profile,
     "03_qlora": of_the_profile,
+    "03_memory": lambda: (
+        f"{parts.ACTIVATIONS} bytes allocated for each byte kept, {parts.WORKSPACE / 1e6} MB for what libraries take"
+    ),
     "04_guanaco_sft": lambda: "\n".join(
         [of_studies("reply_ranks"), of_the_profile(), of_the_replies(), of_the_trained_conversations()]
     ),
