@@ -1578,7 +1578,7 @@ FAULTS = [
     ),
     Fault(
         "what the forward throws away is an activation",
-        "course_utils/memory.py",
+        "course_utils/memory/measured.py",
         "kept.append(weakref.ref(held))",
         "kept.append(lambda: held)",
         "tests/test_memory.py::test_activations_are_what_can_be_reached_from_the_loss[dora]",
