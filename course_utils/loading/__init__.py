@@ -9,6 +9,7 @@ noise.quiet()  # before anything that makes it is imported
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "adapters": ["AdapterError", "load_adapter"],
         "cache": ["ModelCacheError", "default_model_dir"],
         "models": ["load_model", "load_tokenizer", "make_safe_to_train"],
         "precisions": ["DTYPES", "PRECISIONS", "QUANTIZED"],

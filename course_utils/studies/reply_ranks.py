@@ -3,10 +3,10 @@
 from typing import Any
 
 from course_utils import chat, datafiles, evaluation, loading, training
-from course_utils.studies.dates import SEEDS
 from course_utils.studies.records import Study, grid
 from course_utils.training import LORA, Recipe
 
+SEEDS = [0, 1, 2]
 RANKS = Recipe(adapter=LORA, data="conversations", subset="best", max_length=96, lr=1e-3, steps=25)
 SCORING = {"max_new_tokens": 96}
 
