@@ -3,6 +3,7 @@
 import gc
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -106,19 +107,22 @@ def row_scales(model: nn.Module) -> list[torch.Tensor]:
 def activation_bytes(model: nn.Module, forward: Callable[[], torch.Tensor]) -> int:
     """Bytes that `forward` keeps for the backward pass; parameters are not counted, shared storage counts once.
 
+    What it throws away before it is over, as DoRA does with the matrices whose norms it takes, is not counted either.
     On the meta device too, where nothing is computed and no memory is needed. Torch has no fused attention there, so
     "sdpa" counts what "eager" attention keeps.
     """
     parameters = _storages(model.parameters())
-    kept: list[torch.Tensor] = []
+    kept: list[weakref.ref[torch.Tensor]] = []
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        kept.append(tensor.detach())  # the tensor itself would refer back to the graph, and neither would be freed
-        return kept[-1]
+        held = tensor.detach()  # the tensor itself would refer back to the graph, and neither would be freed
+        kept.append(weakref.ref(held))  # the graph alone keeps it alive
+        return held
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         _ = forward()
-    return sum(storage.nbytes() for key, storage in _storages(kept).items() if key not in parameters)
+    alive = [tensor for reference in kept if (tensor := reference()) is not None]
+    return sum(storage.nbytes() for key, storage in _storages(alive).items() if key not in parameters)
 
 
 def ledger(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> pd.Series:

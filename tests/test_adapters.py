@@ -203,6 +203,20 @@ def test_a_drawn_start_does_not_come_back_from_its_file(tmp_path):
     torch.testing.assert_close(converted, wanted, rtol=1e-3, atol=1e-4)
 
 
+def test_ranks_that_adalora_has_given_away_are_as_they_were_saved(tmp_path):
+    budget = {"init_r": 4, "target_r": 2, "total_step": 8, "tinit": 1, "tfinal": 4, "deltaT": 1}
+    model = get_peft_model(tiny(), get_peft_config({**ADAPTERS["AdaLoRA"], **budget}))
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    for step in range(8):
+        model(IDS, labels=IDS).loss.backward()
+        optimizer.step()
+        model.base_model.update_and_allocate(step)
+        optimizer.zero_grad()
+    assert any(False in kept for kept in model.peft_config["default"].rank_pattern.values())
+    model.save_pretrained(tmp_path, save_embedding_layers=False)
+    torch.testing.assert_close(logits(loading.load_adapter(tiny(), tmp_path)), logits(model), rtol=1e-4, atol=1e-5)
+
+
 def test_an_adapter_of_a_wider_model_is_refused(tmp_path):
     wide = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     saved(tmp_path, LORA, LlamaForCausalLM(LlamaConfig(vocab_size=64, num_key_value_heads=2, **wide)))

@@ -8,6 +8,7 @@ import weakref
 import bitsandbytes as bnb
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -56,6 +57,43 @@ def test_activations_are_what_the_backward_pass_needs():
     assert memory.activation_bytes(model, lambda: model(x)) == 4 * 8 * (100 + 50)  # the sigmoid's output is kept once
     with torch.no_grad():
         assert memory.activation_bytes(model, lambda: model(x)) == 0
+
+
+def test_what_is_thrown_away_within_the_forward_is_not_kept_for_the_backward_pass():
+    model, x = nn.Linear(100, 50), torch.randn(8, 100)
+
+    def forward() -> torch.Tensor:
+        scale = model(x).exp().norm().detach()  # its graph is gone at once, with all that it kept
+        return model(x) * scale
+
+    assert memory.activation_bytes(model, forward) == 4 * (8 * 100 + 1)  # the input, and the scale
+
+
+def reachable_bytes(output: torch.Tensor, model: nn.Module) -> int:
+    """What the nodes of a graph say that they have saved, from the output on; counted without hooks."""
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    nodes, seen, found = [output.grad_fn], set(), {}
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        nodes += [following for following, _ in node.next_functions]
+        saved = [getattr(node, name) for name in dir(node) if name.startswith("_saved_")]
+        for value in (inner for one in saved for inner in (one if isinstance(one, tuple) else (one,))):
+            if isinstance(value, torch.Tensor) and value.dim():  # a factor that is a number is no saved tensor
+                storage = value.untyped_storage()
+                found[storage.data_ptr()] = storage.nbytes()
+    return sum(size for address, size in found.items() if address not in weights)
+
+
+@pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
+def test_activations_are_what_can_be_reached_from_the_loss(dora):
+    """DoRA takes the norm of each updated matrix and throws away how it came about."""
+    model = get_peft_model(tiny(), LoraConfig(r=4, target_modules=["q_proj", "down_proj"], use_dora=dora))
+    ids = torch.ones(3, 17, dtype=torch.long)
+    kept = memory.activation_bytes(model, lambda: model(ids).logits)
+    assert kept == reachable_bytes(model(ids).logits, model)
 
 
 def test_counting_activations_frees_them():

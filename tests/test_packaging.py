@@ -28,6 +28,7 @@ def pins(name: str) -> dict[str, str]:
 
 PROJECT = tomllib.loads(text("pyproject.toml"))["project"]
 PINS, HOSTED = pins("requirements.txt"), pins("tests/fixtures/hosted.txt")
+LITGPT = pins("requirements-litgpt.txt")
 EXTRAS = {name: list(map(Requirement, lines)) for name, lines in PROJECT["optional-dependencies"].items()}
 NEEDED = list(map(Requirement, PROJECT["dependencies"]))
 RANGES = [r for group in (NEEDED, *EXTRAS.values()) for r in group if r.name != PROJECT["name"]]
@@ -94,6 +95,29 @@ def test_everything_installed_for_the_course_is_pinned_transitively():
             package = canonicalize_name(needed.name)
             if package != "setuptools" and not CUDA.fullmatch(package):
                 assert needed.specifier.contains(PINS[package], prereleases=True), f"{name} needs {needed}"
+
+
+@pytest.mark.skipif(not PINNED, reason=DRIFTED)
+def test_what_lit_gpt_needs_is_pinned_too_and_only_one_version_is_not_the_one_it_asks_for():
+    """Its second step installs no dependencies: they are all here, whichever file pins them."""
+    every, differing = PINS | LITGPT, set()
+    for name, pin in LITGPT.items():
+        assert metadata.version(name) == pin, name
+        for needed in requirements_here(name):
+            package = canonicalize_name(needed.name)
+            if package != "setuptools":
+                assert package in every, f"{name} needs {needed}"
+                differing |= set() if needed.specifier.contains(every[package], prereleases=True) else {package}
+    assert differing == {"huggingface-hub"}
+    assert not set(PINS) & set(LITGPT), "it touches nothing that is there"
+
+
+@pytest.mark.parametrize("name", ["Makefile", "README.md"])
+def test_lit_gpt_is_a_step_of_the_set_up_and_no_extra(name):
+    steps = [line for line in text(name).splitlines() if "-r requirements" in line]
+    assert [line.split("-r ")[1] for line in steps] == ["requirements.txt", "requirements-litgpt.txt"]
+    assert "--no-deps" in steps[1]
+    assert not [extra for extra in EXTRAS if "litgpt" in {r.name for r in EXTRAS[extra]}]
 
 
 @pytest.mark.skipif(not PINNED, reason=DRIFTED)

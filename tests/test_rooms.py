@@ -14,7 +14,7 @@ FLOORS = (  # from the cellar up; a room imports only from floors below its own,
     "core machine intervals plots",
     "datafiles bootstrap lessons",
     "chat loading claims",
-    "batches memory chat_ui exercises course",
+    "batches memory chat_ui exercises lit course",
     "training evaluation",
     "studies tournament",
 )

@@ -172,10 +172,24 @@ def _expected(config: PeftConfig, base: nn.Module) -> tuple[Shapes, Shapes]:
     config.base_model_name_or_path, config.inference_mode = None, True
     if hasattr(config, "init_lora_weights"):
         config.init_lora_weights = True  # how it starts changes no shape
+    given_away = {}
+    if config.peft_type == PeftType.ADALORA:
+        given_away, config.rank_pattern = config.rank_pattern or {}, None
     with torch.device("meta"):
         adapted = get_peft_model(type(base)(base.config), config)
     own = {key: tuple(value.shape) for key, value in adapted.state_dict().items()}
     if config.is_prompt_learning:
         return {"prompt_embeddings": tuple(adapted.prompt_encoder["default"].embedding.weight.shape)}, {}
     saved = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    return {key: tuple(value.shape) for key, value in saved.items()}, own
+    return _of_kept_ranks({key: tuple(value.shape) for key, value in saved.items()}, given_away), own
+
+
+def _of_kept_ranks(shapes: Shapes, pattern: dict[str, list[bool]]) -> Shapes:
+    """Of each layer AdaLoRA saves the ranks that it has not given away; `pattern` says which these are."""
+    shapes = dict(shapes)
+    for name, kept in pattern.items():
+        layer = "base_model.model." + name.rpartition(".lora_E")[0]
+        for part, axis in (("lora_A", 0), ("lora_E", 0), ("lora_B", 1)):
+            if shape := shapes.get(f"{layer}.{part}"):
+                shapes[f"{layer}.{part}"] = tuple(sum(kept) if axis == place else n for place, n in enumerate(shape))
+    return shapes

@@ -17,8 +17,8 @@ import nbformat
 
 ROOT = Path(__file__).parent.parent.parent
 PARTS = (
-    "course_utils data notebooks tests conftest.py pyproject.toml requirements.txt environment.yml Makefile "
-    "README.md CLAIMS.md CONTRIBUTING.md".split()
+    "course_utils data notebooks tests conftest.py pyproject.toml requirements.txt requirements-litgpt.txt "
+    "environment.yml Makefile README.md CLAIMS.md CONTRIBUTING.md".split()
 )
 LORA, LESSONS = "notebooks/01_lora.ipynb", "tests/lessons/test_01_lora.py"
 PEFT_LESSON, PEFT_TESTS = "notebooks/02_peft.ipynb", "tests/lessons/test_02_peft.py"
