@@ -1410,7 +1410,7 @@ FAULTS = [
     Fault(
         "TIES averages signs that do not agree",
         "notebooks/deeper/02_placement.ipynb",
-        "agree &= trimmed != 0",
+        "agree = (torch.sign(trimmed) == torch.sign(trimmed.sum(dim=0))) & (trimmed != 0)",
         "agree = trimmed != 0",
         "tests/lessons/test_02_placement.py::test_ties_equals_pefts_and_brute_force",
     ),
