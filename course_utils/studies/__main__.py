@@ -11,12 +11,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from course_utils import machine
 from course_utils.core import console
-from course_utils.studies import dates, equal_quality, forgetting, off_ceiling, ranks, record, reply_ranks, tasks
+from course_utils.studies import (
+    dates,
+    equal_quality,
+    forgetting,
+    off_ceiling,
+    precisions,
+    qlora,
+    ranks,
+    record,
+    reply_ranks,
+    tasks,
+)
 from course_utils.studies.records import Study
 
 STUDIES = {
     module.STUDY.name: module.STUDY
-    for module in (dates, reply_ranks, tasks, off_ceiling, equal_quality, forgetting, ranks)
+    for module in (dates, reply_ranks, tasks, off_ceiling, equal_quality, forgetting, ranks, precisions, qlora)
 }
 
 

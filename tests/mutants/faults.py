@@ -422,8 +422,8 @@ FAULTS = [
     Fault(
         "the loss is added up in float64 on the GPU",
         "course_utils/evaluation/losses.py",
-        "batch_size])).cpu()",
-        "batch_size]))",
+        "token_losses(model, batch).cpu().double()",
+        "token_losses(model, batch).double()",
         "tests/test_evaluation.py::test_the_loss_is_added_up_where_there_is_float64",
     ),
     Fault(
@@ -884,8 +884,8 @@ FAULTS = [
     Fault(
         "the loss of a batch weighs as one, whatever its tokens",
         "course_utils/evaluation/losses.py",
-        "nats += losses.double().sum().item()",
-        "nats += losses.double().mean().item() * batch_size",
+        "part.sum().item()",
+        "part.mean().item() * batch_size",
         "tests/test_evaluation.py::test_nll_equals_the_models_own_loss_example_by_example",
     ),
     Fault(
@@ -1321,6 +1321,34 @@ FAULTS = [
         "setattr(model.get_submodule(parent), child, module.merge())",
         "module.merge()",
         f"{LORA}::2afe2bb2",
+    ),
+    Fault(
+        "the threads of a study may be longer than its recipe says",
+        "course_utils/studies/conversations.py",
+        '{"max_length": recipe.max_length, "train_on": recipe.train_on}',
+        '{"train_on": recipe.train_on}',
+        "tests/test_qlora_study.py::test_threads_are_those_of_the_recipe_in_all_three_splits",
+    ),
+    Fault(
+        "weights stored in bf16 are computed with in bf16",
+        "course_utils/studies/precisions.py",
+        "        model.float()",
+        "        pass",
+        "tests/test_qlora_study.py::test_weights_stored_in_bf16_are_rounded_and_computed_with_in_fp32",
+    ),
+    Fault(
+        "the test conversations choose the learning rate",
+        "course_utils/studies/qlora.py",
+        'last.groupby("lr")["validation_nll"]',
+        'last.groupby("lr")["test_nll"]',
+        "tests/test_qlora_study.py::test_arms_are_compared_seed_by_seed_at_their_own_rates_or_at_one",
+    ),
+    Fault(
+        "an interval that reaches beyond the margin is called equal",
+        "course_utils/studies/qlora.py",
+        "if -margin < low and high < margin:",
+        "if -margin < difference < margin:",
+        "tests/test_qlora_study.py::test_the_words_are_those_of_the_rule",
     ),
 ]
 SEEN_IN_CELLS = {  # faults that a test notices, and a cell of the lesson as well
