@@ -10,7 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "cache": ["ModelCacheError", "default_model_dir"],
-        "models": ["load_model", "load_tokenizer", "make_safe_to_train"],
+        "models": ["load_config", "load_model", "load_tokenizer", "make_safe_to_train"],
         "precisions": ["DTYPES", "PRECISIONS", "QUANTIZED"],
     },
 )

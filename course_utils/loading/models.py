@@ -12,7 +12,7 @@ import transformers
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from course_utils import machine
@@ -81,6 +81,16 @@ def load_model(
     if model_id in DEFAULT:
         model.name_or_path = model.config.name_or_path = cache.PUBLIC_ID  # what adapters say they belong to
     return make_safe_to_train(model if quantized else model.to(device))
+
+
+def load_config(model_id: str = cache.NAME, *, revision: str | None = None) -> PreTrainedConfig:
+    """The shape of a model, without its weights: what the config.json of a folder or of the hub says.
+
+    Raises:
+        ValueError: an empty id.
+        OSError: it is neither here nor reachable.
+    """
+    return _from_pretrained(AutoConfig, _source(model_id, revision), revision)
 
 
 def load_tokenizer(model_id: str = cache.NAME, *, revision: str | None = None) -> PreTrainedTokenizerBase:

@@ -1,4 +1,4 @@
-"""What does it cost in bytes? Live objects are added up exactly; peaks are measured on the process or the GPU."""
+"""What does it cost now, in bytes? Live objects are added up exactly; peaks are measured on the process or the GPU."""
 
 import gc
 import os
