@@ -67,8 +67,8 @@ CASES = {
     "one value": torch.full((2, 64), -0.3),
     "bf16": torch.randn(64, 64).bfloat16(),
     "fp16": torch.randn(64, 64).half(),
-    "three dimensions": torch.randn(2, 3, 32),
-}
+    "three dimensions": torch.randn(2, 3, 64),
+}  # rows of 32 numbers and more are whole blocks: bitsandbytes 0.50.2 restores others wrongly on CPUs with AVX512
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -79,7 +79,7 @@ def test_blockwise_nf4_is_bitsandbytes_bit_for_bit(name):
     assert torch.equal(packed, theirs.flatten())
     assert torch.equal(absmax, state.absmax)
     restored = qlora.dequantize(packed, absmax, weight.shape).to(weight.dtype)
-    assert torch.equal(restored, bnb.dequantize_4bit(theirs, state))
+    assert torch.equal(restored, bnb.dequantize_4bit(theirs, state).reshape(weight.shape))
 
 
 @pytest.mark.parametrize("count", [1, 63, 65, 127])
@@ -96,7 +96,7 @@ def test_an_odd_count_fills_its_last_byte_with_zero_and_comes_back(count):
 
 
 def test_other_block_sizes_are_bitsandbytes_too():
-    weight = torch.randn(64, 256)
+    weight = torch.randn(16, 1024)
     for size in (128, 256, 1024):
         packed, absmax = qlora.quantize(weight, size)
         theirs, state = bnb.quantize_4bit(weight, blocksize=size, quant_type="nf4")
@@ -121,16 +121,24 @@ def test_no_other_sixteen_levels_beat_lloyd_and_max():
             assert squared(moved.sort().values) > least
 
 
-def test_errors_are_over_the_standard_deviation_and_do_not_depend_on_it():
-    weight = torch.randn(64, 128)
-    rows = weight.reshape(-1, 64)
-    gap = (
-        brute_force(rows / rows.abs().amax(1, keepdim=True), LEVELS) * rows.abs().amax(1, keepdim=True) - rows
-    ).numpy()
-    expected = np.sqrt((gap**2).mean()) / rows.std().item(), np.abs(gap).mean() / rows.std().item()
-    assert qlora.error(weight, LEVELS) == pytest.approx(expected, rel=1e-4)
-    assert qlora.error(40 * weight, LEVELS) == pytest.approx(expected, rel=1e-4)
-    assert qlora.rms(weight + 1, weight) == pytest.approx(1 / weight.std().item(), rel=1e-5)
+def test_errors_are_over_the_standard_deviation():
+    weight, restored = torch.randn(64, 128), torch.randn(64, 128)
+    gap, scale = (restored - weight).double().numpy(), weight.double().std().item()
+    found = qlora.errors(restored, weight)
+    assert found == pytest.approx(
+        {"RMS": np.sqrt((gap**2).mean()) / scale, "MAE": np.abs(gap).mean() / scale}, rel=1e-5
+    )
+    assert qlora.errors(40 * restored, 40 * weight) == pytest.approx(found, rel=1e-5)
+
+
+def test_a_table_with_an_offset_loses_nothing_of_sixteen_even_values():
+    rows = torch.randint(0, 16, (5, 32)) * 0.3 - 1.7
+    rows[:, 0], rows[:, 1] = -1.7, 15 * 0.3 - 1.7
+    torch.testing.assert_close(qlora.with_offset(rows), rows)
+    weight = torch.randn(4, 64)
+    width = (weight.reshape(-1, 32).amax(1) - weight.reshape(-1, 32).amin(1)) / 15
+    gap = (qlora.with_offset(weight) - weight).reshape(-1, 32).abs().amax(1)
+    assert (gap <= width / 2 + 1e-6).all()
 
 
 def test_nvfp4_has_a_scale_that_e4m3_can_hold_and_mxfp4_a_power_of_two():
@@ -176,14 +184,37 @@ def test_bits_are_those_that_are_stored(monkeypatch):
 
 def test_bytes_by_part_add_up_to_all_that_a_model_holds():
     model = tiny(256)
-    model.model.layers[0].mlp.up_proj = Linear4bit(32, 64, bias=False, compress_statistics=True, quant_type="nf4").to(
-        "cpu"
-    )
+    model.tie_weights()
+    packed = Linear4bit(32, 64, bias=False, compress_statistics=True, quant_type="nf4").to("cpu")
+    model.model.layers[0].mlp.up_proj = packed
     found = qlora.bytes_by_part(model)
     constants = memory.tensor_bytes(memory.quantization_constants(model.parameters()))
     assert found["constants"] == pytest.approx(constants / 1e6)
     assert found.sum() == pytest.approx((memory.tensor_bytes(model.parameters()) + constants) / 1e6)
-    assert found["embedding"] == pytest.approx(2 * 256 * 32 * 4 / 1e6), "this model's head is its own"
+    assert found["embedding"] == pytest.approx(256 * 32 * 4 / 1e6)
+    assert found["norms"] == pytest.approx(5 * 32 * 4 / 1e6)
+
+
+def test_rounding_a_model_changes_every_linear_layer_but_the_head():
+    model = tiny().requires_grad_(False)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    qlora.round_weights(model, LEVELS)
+    for name, p in model.named_parameters():
+        expected = before[name]
+        if "proj" in name:
+            expected = qlora.round_trip(expected.reshape(-1, 64), LEVELS).reshape(expected.shape)
+        assert torch.equal(p, expected), name
+
+
+def test_what_survives_is_the_part_along_the_update():
+    """All of an update from level to level, nothing of one that is far smaller than a step."""
+    absmax = torch.randn(32, 1).abs() + 1
+    weight = LEVELS.repeat(32, 4) * absmax
+    assert qlora.survives(weight, torch.full_like(weight, 1e-4) * torch.randn(32, 64).sign()) == pytest.approx(
+        0, abs=1e-3
+    )
+    moved = weight.roll(1, dims=1)
+    assert qlora.survives(weight, moved - weight) == pytest.approx(1, rel=1e-5)
 
 
 def test_the_count_of_the_paper_s_code_is_what_it_prints():
