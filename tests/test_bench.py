@@ -9,10 +9,11 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity
 from torch.profiler import profile as profiler
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from course_utils.core.files import ROOT
 from course_utils.course import marks
-from tests.bench import profile, report, speed
+from tests.bench import peaks, profile, report, speed
 
 
 class Turns:
@@ -99,3 +100,26 @@ def test_readme_quotes_the_ratios_of_the_record():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"{ratios['fp32', 'lora']:.1f} times the tokens per second of TRL's defaults in fp32" in text
     assert f"{ratios['bf16', 'qlora']:.1f} times with QLoRA" in text
+
+
+def test_a_plan_stands_beside_a_measured_step(tmp_path):
+    """A tiny model whose logits are large enough to be seen in the memory of a process."""
+    shape = {"vocab_size": 8192, "hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 2}
+    LlamaForCausalLM(LlamaConfig(num_attention_heads=4, **shape)).save_pretrained(tmp_path)
+    case = peaks.Case("lora", micro_batch=4, length=256, checkpointing=False)
+    (row,) = peaks.main(str(tmp_path), [case]).to_dict("records")
+    assert row["planned_bytes"] > 16 * 4 * 256 * 8192, "the logits and what their loss needs"
+    assert 0.5 < row["measured_bytes"] / row["planned_bytes"] < 2
+    assert row["error_percent"] == pytest.approx(100 * (row["planned_bytes"] / row["measured_bytes"] - 1), abs=0.05)
+    assert {"method", "micro_batch", "length", "checkpointing", "model", "machine"} <= set(row)
+
+
+def test_peaks_are_measured_for_every_method_batch_and_length_with_and_without_checkpointing():
+    assert len(set(peaks.CASES)) == len(peaks.CASES) >= 8
+    assert {case.method for case in peaks.CASES} == {"full", "lora", "qlora"}
+    assert {(case.micro_batch, case.checkpointing) for case in peaks.CASES} == {
+        (1, False),
+        (1, True),
+        (4, False),
+        (4, True),
+    }

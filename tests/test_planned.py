@@ -90,8 +90,9 @@ def test_a_size_is_a_llama_of_about_that_size(size, parameters):
 
 def test_a_folder_and_the_courses_model_are_known(tmp_path):
     small().save_pretrained(tmp_path)
-    assert memory.plan(str(tmp_path), length=24).costs == memory.plan(small(), length=24).costs
-    assert presets.find_config("SmolLM2-135M-Instruct").to_dict() == presets.preset("smollm2-135m").to_dict()
+    found, known = (memory.plan(model, length=24).costs for model in (str(tmp_path), small()))
+    assert found.moments.equals(known.moments)
+    assert presets.find_config("SmolLM2-135M-Instruct").to_dict() == presets.find_config("smollm2-135m").to_dict()
 
 
 def test_layers_of_other_kinds_are_counted_as_what_they_are():
@@ -275,6 +276,7 @@ def test_the_peak_is_that_of_torchs_own_accounting():
                     output.loss.backward()
                     optimizer.step()
                     optimizer.zero_grad()
+                    tracker.reset_mod_stats()
             (tracked,) = tracker.get_tracker_snapshot("peak").values()
         now = settings(
             model=config,
@@ -313,6 +315,13 @@ def test_rows_with_full_settings_are_planned_within_the_goal(scored):
     assert len(errors) == 16
     assert errors.median() <= 3
     assert errors.max() <= 10
+
+
+def test_a_row_is_compared_in_its_own_unit(scored):
+    """torchtune counts in GiB, of which there are 7 % fewer; its packed row names all but the optimizer."""
+    (packed,) = scored[scored["method"] == "full + packed"].to_dict("records")
+    assert packed["unit"] == "GiB"
+    assert abs(packed["error_percent"]) < 2
 
 
 def test_what_ran_out_of_memory_does_not_fit(scored):

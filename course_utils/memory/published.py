@@ -13,9 +13,9 @@ def published_peaks() -> pd.DataFrame:
     """The rows of `data/figures/peak_memory.csv` that can be planned, each beside its plan.
 
     Left out is what the planner has no setting for (`beyond_the_planner`), and what does not name shape, micro-batch,
-    length, rank and checkpointing. Adds the columns `planned`, in the unit of the row, and `error_percent`, which is missing
-    where the published run ran out of memory. A row marked `partial` leaves open what stands in `not_stated`; it is
-    planned with the settings that it names, and the longest text that it allows.
+    length, rank and checkpointing. Adds the columns `planned`, in the unit of the row, and `error_percent`, which is
+    missing where the published run ran out of memory. A row marked `partial` leaves open what stands in `not_stated`;
+    it is planned with the settings that it names, and the longest text that it allows.
     """
     table = datafiles.load_figures("peak_memory")
     full = table["method"].str.startswith("full")

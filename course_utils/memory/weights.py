@@ -13,9 +13,9 @@ from course_utils.memory.settings import Settings
 from course_utils.memory.skeleton import adapted, bare
 
 WIDTHS = {"fp32": 4, "bf16": 2, "fp16": 2, "bf16-mixed": 4}  # bytes a number; what is quantized computes in 2
-# bitsandbytes: numbers to a scale, and scales to one of their own; numbers from which on the states of a tensor are in 8
-# bits, with a scale for each 256; and from which on they can be paged.
-BLOCK, SCALES, SMALL, STATES, PAGED = 64, 256, 4096, 256, 100_000
+# bitsandbytes: numbers to a scale, and scales to one of their own; numbers to a scale of the states. Tensors of fewer
+# numbers have their states not in 8 bits, or not paged.
+BLOCK, SCALES, STATES, SMALL, PAGED = 64, 256, 256, 4096, 100_000
 
 
 @dataclass(frozen=True)
