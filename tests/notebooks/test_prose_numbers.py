@@ -245,7 +245,7 @@ FACTS = {
     ),
     "01_why_lora": lambda: of_studies("dates") + of_the_default_model(),
     "02_peft": of_the_profile,
-    "03_qlora": of_the_profile,
+    "03_qlora": lambda: of_the_profile() + of_the_default_model(),
     "04_guanaco_sft": lambda: "\n".join(
         [of_studies("reply_ranks"), of_the_profile(), of_the_replies(), of_the_trained_conversations()]
     ),
