@@ -259,6 +259,24 @@ def test_litgpts_layer_keeps_what_is_written_down_for_it():
 # The peak
 
 
+def test_gradients_stay_where_batches_are_accumulated():
+    """With one batch a step they come with the backward pass; with more, those of the others are there before it."""
+    once, twice = (parts.costs(settings(method="full", accumulation=n)).moments.loc["gradients"] for n in (1, 2))
+    assert once.tolist() == [0, 0, once["first layer"]]
+    assert twice.tolist() == [once["first layer"]] * 3
+
+
+def test_a_checkpointed_layer_is_there_again_when_its_turn_comes():
+    """Of four layers the inputs stay, 2 x 24 tokens of 64 numbers in two bytes, and one layer is computed again."""
+    now = settings(checkpointing=True)
+    kept, inputs = activations.count(skeleton.adapted(small(), now), 2, 24), 4 * 2 * 24 * 64 * 2
+    found = parts.costs(now).moments.loc["activations"]
+    assert kept.inputs == inputs
+    assert found["loss"] == inputs + kept.rest
+    assert found["last layer"] == inputs + kept.largest
+    assert found["first layer"] == kept.largest
+
+
 def test_the_peak_is_that_of_torchs_own_accounting():
     """torch's memory tracker over two steps with fake tensors, which nobody has to compute."""
     config, planned = small(vocab_size=4096, hidden_size=128), {}

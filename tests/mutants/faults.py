@@ -1707,14 +1707,14 @@ FAULTS = [
         "course_utils/memory/parts.py",
         "before = gradients if settings.accumulation > 1 else 0",
         "before = 0",
-        "tests/test_planned.py::test_qlora_of_65_billion_parameters_fits_48_gb_by_parts",
+        "tests/test_planned.py::test_gradients_stay_where_batches_are_accumulated",
     ),
     Fault(
         "checkpointed layers are computed again for nothing",
         "course_utils/memory/parts.py",
         "again = kept.largest if settings.checkpointing else 0",
         "again = 0",
-        "tests/test_planned.py::test_qlora_of_65_billion_parameters_fits_48_gb_by_parts",
+        "tests/test_planned.py::test_a_checkpointed_layer_is_there_again_when_its_turn_comes",
     ),
     Fault(
         "a mask of dropout is as wide as its input",
