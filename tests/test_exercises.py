@@ -157,7 +157,7 @@ def test_a_notebook_keeps_its_outputs_as_long_as_its_cells_are_current(tmp_path,
     assert not nbformat.read(path, as_version=4).cells[-1].outputs
 
 
-def test_exercises_are_copied_once_to_where_git_leaves_them_alone(tmp_path, monkeypatch, capsys):
+def test_exercises_are_copied_once(tmp_path, monkeypatch, capsys):
     (tmp_path / "notebooks" / "exercises").mkdir(parents=True)
     (tmp_path / "notebooks" / "exercises" / "01.ipynb").write_text("{}", encoding="utf-8")
     monkeypatch.setattr(files, "ROOT", tmp_path)
@@ -167,4 +167,8 @@ def test_exercises_are_copied_once_to_where_git_leaves_them_alone(tmp_path, monk
     copying.main()
     assert mine.read_text(encoding="utf-8") == "my answers"
     assert capsys.readouterr().out.count("stays as it is") == 1
-    assert "notebooks/mine/" in (Path(exercise.__file__).parents[2] / ".gitignore").read_text(encoding="utf-8")
+
+
+def test_git_and_the_notebook_checks_leave_answers_alone():
+    assert "notebooks/mine/" in (files.ROOT / ".gitignore").read_text(encoding="utf-8")
+    assert "--ignore=notebooks/mine" in (files.ROOT / "pyproject.toml").read_text(encoding="utf-8")

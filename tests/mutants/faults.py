@@ -1672,7 +1672,7 @@ FAULTS = [
         "course_utils/exercises/__main__.py",
         "if copy.exists():",
         "if False:",
-        "tests/test_exercises.py::test_exercises_are_copied_once_to_where_git_leaves_them_alone",
+        "tests/test_exercises.py::test_exercises_are_copied_once",
     ),
     Fault(
         "a notebook of exercises loses its outputs at every look",

@@ -45,6 +45,7 @@ def cases() -> dict[str, tuple[Scores, Scores, float]]:
         "seeds that differ, methods that do not": ({0: 0.801, 1: 0.60, 2: 0.699}, theirs, 0.05),
         "the same seeds in another order": ({2: 0.699, 0: 0.801, 1: 0.60}, theirs, 0.05),
         "a seed that only one of them has": ({0: 0.801, 1: 0.60, 2: 0.699, 3: 0.10}, theirs, 0.05),
+        "better by 1 % in every seed": ({0: 0.811, 1: 0.61, 2: 0.709}, theirs, 0.05),
         "2 % better on average, but seeds far apart": (*apart(-0.06, 0.02, 0.10), 0.05),
         "clearly better, by less than the margin": (*apart(0.018, 0.020, 0.022), 0.05),
         "clearly better, by more than the margin": (*apart(0.10, 0.11, 0.12, 0.11), 0.05),
@@ -69,6 +70,11 @@ def means_alone(ours, theirs, margin):
 def no_difference_seen(ours, theirs, margin):
     mean, half = intervals.mean_and_interval(_differences(ours, theirs))
     return WORDS[0] if abs(mean) <= half else WORDS[1]
+
+
+def zero_decides_nothing(ours, theirs, margin):
+    mean, half = intervals.mean_and_interval(_differences(ours, theirs))
+    return WORDS[2] if abs(mean) <= half else WORDS[0] if abs(mean) < margin else WORDS[1]
 
 
 def not_paired(ours, theirs, margin):
@@ -128,14 +134,16 @@ EXERCISE = Exercise(
         no_difference_seen: "Wrong for {wrong} of {cases} inputs: the interval is held against 0. That it holds 0 "
         "says that no difference was seen, which few noisy seeds always bring about; equal is what lies within the "
         "margin.",
+        zero_decides_nothing: "Wrong for {wrong} of {cases} inputs: an interval that holds 0 is left undecided. But a "
+        "narrow one around 0 is what equal looks like.",
         not_paired: "Wrong for {wrong} of {cases} inputs: the seeds were not paired. What a seed does to both methods "
         "then widens the interval; take the differences first.",
         in_the_order_given: "Wrong for {wrong} of {cases} inputs: the scores were paired in the order they came in, "
         "not by their seed.",
         only_not_worse: "Wrong for {wrong} of {cases} inputs: only one end of the interval was looked at. That says "
         "that ours is not worse; equal has two ends.",
-        of_a_normal: "Wrong for {wrong} of {cases} inputs: 1.96 standard errors are an interval for many runs. With "
-        "three seeds Student's t asks for 4.3.",
+        of_a_normal: "Wrong for {wrong} of {cases} inputs: the interval is too narrow. With three seeds Student's t "
+        "asks for 4.3 standard errors on each side; 1.96 are enough for many runs.",
         spread_of_seeds: "Wrong for {wrong} of {cases} inputs: the standard deviation says how far seeds lie apart, "
         "not how sure their mean is.",
     },

@@ -31,8 +31,8 @@ def cases() -> dict[str, tuple[torch.Tensor | Adapter, ...]]:
 
     nothing = torch.zeros(1, 5), torch.zeros(4, 1), 1.0
     return {
+        "a weight of zeros, and an old adapter that adds nothing": (torch.zeros(4, 5), nothing, adapter(3, 12.0)),
         "a new adapter that adds nothing": (torch.randn(4, 5), adapter(2, 16.0), nothing),
-        "an old adapter that adds nothing": (torch.randn(4, 5), nothing, adapter(3, 12.0)),
         "two adapters of different rank": (torch.randn(4, 5), adapter(2, 16.0), adapter(3, 3.0)),
     }
 
