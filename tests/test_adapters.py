@@ -120,7 +120,8 @@ def removed(name: str):
 def configured(**fields):
     def write(folder: Path) -> None:
         path = folder / "adapter_config.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+        changed = json.loads(path.read_text(encoding="utf-8")) | fields
+        path.write_text(json.dumps(changed), encoding="utf-8")
 
     return write
 
