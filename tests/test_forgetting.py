@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from course_utils import chat, datafiles, evaluation, loading, training
+from course_utils import chat, datafiles, evaluation, intervals, loading, training
 from course_utils.studies import forgetting, ranks
 from course_utils.training import LORA
 from tests.conftest import tiny
@@ -117,3 +117,14 @@ def test_ranks_are_those_of_the_study_at_its_two_rates_and_seeds():
     arms = [recipe for recipe in forgetting.STUDY.recipes if recipe.data == "addition" and recipe.adapter]
     assert len(ranks.STUDY.recipes) == 2 * len(ours) == 12
     assert ours == {str(recipe) for recipe in arms if recipe.steps}
+
+
+def test_lesson_01_names_the_rates_that_validation_chooses_with_every_seed():
+    """A factor of 33 in the study, beside the one of [L19]; and what 200 questions leave open (Wilson, for 150)."""
+    ends = forgetting.looks().query("data == 'dates' and schedule == 'constant' and trainable.isna() and step == 80")
+    for method, rate in {"lora": 1e-3, "full": 3e-5}.items():
+        runs = ends[(ends["method"] == method) & ~ends["r"].isin([1, 64])]
+        for _, of_a_seed in runs.groupby("seed"):
+            assert of_a_seed.set_index("lr")["validation_nll"].idxmin() == rate
+    _, low, high = intervals.share_and_interval(150, 200)
+    assert 0.055 < (high - low) / 2 < 0.065

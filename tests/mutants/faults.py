@@ -1798,7 +1798,7 @@ SEEN_IN_CELLS = {  # faults that a test notices, and a cell of the lesson as wel
     "lora_alpha / r is not applied": "5564c5bb",
     "A and B start the wrong way round": "5564c5bb",
     "attention layers are skipped": "58873788",
-    "merging forgets the scale": "ef907762",
+    "merging forgets the scale": "09f50757",
 }
 NAMED = {fault.name: fault for fault in FAULTS}
 FAULTS += [
