@@ -18,6 +18,8 @@ from course_utils.studies import (
     methods,
     off_ceiling,
     placement,
+    precisions,
+    qlora,
     ranks,
     record,
     reply_ranks,
@@ -27,7 +29,19 @@ from course_utils.studies.records import Study
 
 STUDIES = {
     module.STUDY.name: module.STUDY
-    for module in (dates, reply_ranks, tasks, off_ceiling, equal_quality, forgetting, ranks, methods, placement)
+    for module in (
+        dates,
+        reply_ranks,
+        tasks,
+        off_ceiling,
+        equal_quality,
+        forgetting,
+        ranks,
+        methods,
+        placement,
+        precisions,
+        qlora,
+    )
 }
 
 
