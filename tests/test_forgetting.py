@@ -128,3 +128,19 @@ def test_lesson_01_names_the_rates_that_validation_chooses_with_every_seed():
             assert of_a_seed.set_index("lr")["validation_nll"].idxmin() == rate
     _, low, high = intervals.share_and_interval(150, 200)
     assert 0.055 < (high - low) / 2 < 0.065
+
+
+@pytest.mark.parametrize(("data", "levels"), [("dates", 11), ("addition", 6)])
+def test_full_fine_tuning_forgot_less_at_every_level_counted_in_the_first_way_too(data, levels):
+    """By level of accuracy, an interval for each method, as the rule of [F4] first had it; lesson 01 says so."""
+    looks = forgetting.looks().query("data == @data and schedule == 'constant' and trainable.isna()")
+    looks = looks[~looks["r"].isin([1, 64])]
+    looks["point"] = looks["lr"].astype(str) + " " + looks["step"].astype(str)
+    points = {m: intervals.summarize(arm, "point", "accuracy", "forgetting") for m, arm in looks.groupby("method")}
+    won = []
+    for level in (k / 20 for k in range(10, 21)):
+        reached = {m: table[table["accuracy"] >= level - 1e-4] for m, table in points.items()}
+        if all(len(table) for table in reached.values()):
+            lora, full = (reached[m].sort_values("forgetting").iloc[0] for m in ("lora", "full"))
+            won.append(intervals.clearly_less("forgetting", full, lora))
+    assert won == [True] * levels

@@ -62,6 +62,7 @@ EXEMPT = {  # passages whose numbers nothing records, and why
         "24 stored runs (four rates and three seeds": "the grid of studies.dates",
         "the opposite if it takes 5 % more": RULE,
         "the dates; `addition` | 80; 160": "the steps of studies.forgetting",
+        "at 11 of 11 levels and 6 of 6": "computed in test_forgetting.py",
         "a factor of 33": "1e-3 over 3e-5; test_forgetting.py has every seed choose these",
         "Wilson's interval is ± 6 points": "for 150 of 200, as test_forgetting.py computes",
     },
