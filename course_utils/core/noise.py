@@ -11,6 +11,10 @@ WARNINGS = (
     ("`gradient_checkpointing_enable` is deprecated", FutureWarning),
     # transformers about the name by which PEFT passes it the vectors of prefix tuning
     ("`?past_key_values`? is deprecated", FutureWarning),
+    # PEFT about the layers that LN tuning is made for
+    ("Unsupported layer type .*RMSNorm", UserWarning),
+    # PEFT about positions, which virtual tokens shift; `evaluation.generate` gives it prompts of one length
+    ("Position ids are not supported for parameter efficient tuning", UserWarning),
     # PEFT asks the hub for the default model's vocabulary at every save. Without a network it says so, twice, and saves
     # all the same. (Who adds tokens to that model passes `save_embedding_layers=True`.)
     ("(?s)Unable to fetch remote file .* in HuggingFaceTB/SmolLM2-135M-Instruct", UserWarning),
