@@ -113,6 +113,7 @@ EXEMPT = {  # passages whose numbers nothing records, and why
     },
     "02_placement": {
         "`v` have 192 outputs where `q` has 576": "the model's shapes, printed in notebook 01",
+        "what rank 8 costs on each of the seven, over all 30 layers": "in the next cell's code",
         "±0.5 and ±0.1 points": PUBLISHED,
         "its 18 million parameters": PUBLISHED,
         "PEFT 0.21 names": "the version in requirements.txt",
