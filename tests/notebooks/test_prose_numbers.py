@@ -137,7 +137,7 @@ EXEMPT = {  # passages whose numbers nothing records, and why
         "its version 0.43.2": PUBLISHED,
         "each group of 32 inputs": DEFINITION,
         "can 16 of 576 directions": DEFINITION,
-        "and more at 2 bits": DEFINITION,
+        "expect more at 2 bits": DEFINITION,
         "0.37 bits a weight": "the difference of the two numbers of [Q6]",
         "--gpu-gb 24": "an example",
     },
