@@ -15,6 +15,7 @@ from course_utils.studies import (
     dates,
     equal_quality,
     forgetting,
+    guanaco,
     methods,
     off_ceiling,
     placement,
@@ -27,7 +28,18 @@ from course_utils.studies.records import Study
 
 STUDIES = {
     module.STUDY.name: module.STUDY
-    for module in (dates, reply_ranks, tasks, off_ceiling, equal_quality, forgetting, ranks, methods, placement)
+    for module in (
+        dates,
+        reply_ranks,
+        tasks,
+        off_ceiling,
+        equal_quality,
+        forgetting,
+        ranks,
+        methods,
+        placement,
+        guanaco,
+    )
 }
 
 
