@@ -49,10 +49,10 @@ def test_packed_conversations_are_kept_apart_by_their_positions_alone(attention)
             batches.token_losses(model, batches.collate([guanaco.packed(rows, positions)]))
             for positions in (True, False)
         )
-    torch.testing.assert_close(own, alone, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(own, alone, rtol=1e-6, atol=1e-6)  # eager attention takes its softmax in fp32
     first = sum(label != IGNORE for label in rows[0]["labels"][1:])
-    torch.testing.assert_close(shared[:first], alone[:first], rtol=1e-10, atol=1e-10)
-    assert (shared[first:] - alone[first:]).abs().min() > 1e-6
+    torch.testing.assert_close(shared[:first], alone[:first], rtol=1e-6, atol=1e-6)
+    assert (shared[first:] - alone[first:]).abs().min() > 1e-3
 
 
 def test_rows_of_packed_conversations_may_be_padded_to_one_length():
