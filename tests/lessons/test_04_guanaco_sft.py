@@ -13,7 +13,7 @@ from tests.conftest import made_examples
 lesson = lessons.definitions("04_guanaco_sft")
 THREADS = [
     chat.question("Two\nlines?", "One answer."),
-    [*chat.question("a", "b"), *chat.question(" c ", "d d")],
+    [*chat.question("a", "b"), *chat.question("c  c", "d d")],
     [*chat.question("Ähm, 12 × 3?", "36 🙂"), *chat.question("?", "!")],
 ]
 
