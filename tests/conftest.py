@@ -85,9 +85,9 @@ def toy_tokenizer(
     return PreTrainedTokenizerFast(tokenizer_object=backend, **names)
 
 
-def tiny(vocab_size: int = 64) -> LlamaForCausalLM:
+def tiny(vocab_size: int = 64, hidden_size: int = 32) -> LlamaForCausalLM:
     torch.manual_seed(0)
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    shape = {"hidden_size": hidden_size, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     return LlamaForCausalLM(LlamaConfig(vocab_size=vocab_size, num_key_value_heads=2, pad_token_id=0, **shape))
 
 

@@ -36,6 +36,7 @@ def test_first_import_of_the_libraries_is_quiet():
     [
         ("`past_key_values` is deprecated and will be removed in version 5.40.0 for `LlamaForCausalLM.forward`.", 0),
         ("`past_key_values` is ignored", 1),
+        ("`gradient_checkpointing_disable` is deprecated and will be removed in v6. Use `activation_checkpointing_", 0),
     ],
 )
 def test_known_noise_is_silent_and_everything_else_is_not(message, shown):

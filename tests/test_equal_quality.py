@@ -11,7 +11,8 @@ from torch import nn
 
 from course_utils import batches, training
 from course_utils.studies import equal_quality
-from course_utils.studies.equal_quality import CONVERSATIONS, VARIANTS
+from course_utils.studies.conversations import CONVERSATIONS
+from course_utils.studies.equal_quality import VARIANTS
 from course_utils.training import LORA
 from tests.conftest import made_examples, tiny
 

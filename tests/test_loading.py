@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import bitsandbytes as bnb
@@ -20,6 +21,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from course_utils import batches, chat, datafiles, evaluation, loading, machine, memory
 from course_utils.core import files
 from course_utils.loading import cache
+from course_utils.loading.restored import check_restored
+from tests.conftest import tiny
 
 HAS_TRAP = getattr(torch.cpu, "get_capabilities", dict)().get("avx512_bf16", False)
 PUBLIC_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -232,6 +235,45 @@ def test_a_4_bit_checkpoint_is_made_safe_to_train(small, tmp_path, monkeypatch, 
     monkeypatch.setattr(bnb.nn.modules, "has_avx512bf16", lambda: True)
     model = loading.load_model(str(tmp_path), precision, compute_dtype=torch.float32, device="cpu")
     assert [m.support_avx512bf16_for_cpu for m in model.modules() if isinstance(m, Linear4bit)] == [False] * 14
+
+
+@pytest.mark.parametrize("columns", [*range(2, 200, 6), 16, 32, 48, 64, 96, 128, 192, 256, 576])
+@pytest.mark.parametrize(("quant_type", "double"), [("nf4", False), ("nf4", True), ("fp4", False)])
+def test_layers_that_come_back_otherwise_than_packed_are_refused_and_no_others(columns, quant_type, double):
+    """What was packed is read by its definition: a byte holds two indexes, the first one in its high bits."""
+    weight = torch.randn(12, columns)
+    layer = Linear4bit(columns, 12, bias=False, quant_type=quant_type, compress_statistics=double)
+    layer.weight = bnb.nn.Params4bit(weight, requires_grad=False, quant_type=quant_type, compress_statistics=double)
+    layer.to("cpu")
+    state = layer.weight.quant_state
+    packed = layer.weight.data.flatten()
+    index = torch.stack([packed >> 4, packed & 15], dim=1).flatten()[: weight.numel()].long()
+    absmax = state.absmax
+    if double:
+        absmax = bnb.functional.dequantize_blockwise(absmax, state.state2) + state.offset
+    by_hand = (state.code[index] * absmax.repeat_interleave(64)[: weight.numel()]).reshape(weight.shape)
+    right = torch.allclose(bnb.functional.dequantize_4bit(layer.weight.data, state), by_hand, atol=1e-5)
+    with nullcontext() if right else pytest.raises(ValueError, match=f"weights of '0'.*rows of {columns} numbers.*64"):
+        check_restored(torch.nn.Sequential(layer))
+    assert right or columns % 64
+
+
+def test_a_model_that_comes_back_wrongly_is_not_loaded(small, monkeypatch):
+    """On every CPU: a kernel that begins a new block with each row."""
+    torch.manual_seed(0)
+    folder = small.parent / "narrow"
+    tiny(hidden_size=48).save_pretrained(folder)
+    restored = bnb.functional.dequantize_4bit
+
+    def row_by_row(packed, state):
+        rows, columns = state.shape
+        return restored(packed, state) if rows == 1 else torch.zeros(rows, columns)
+
+    monkeypatch.setattr("course_utils.loading.restored.dequantize_4bit", row_by_row)
+    with pytest.raises(ValueError, match=r"'model.layers.0.self_attn.q_proj' wrongly on this CPU.*48.*64.*'bf16'"):
+        loading.load_model(str(folder), "nf4", compute_dtype=torch.float32, device="cpu")
+    assert loading.load_model(str(folder), "int8", compute_dtype=torch.float32, device="cpu")
+    assert loading.load_model(str(small), "nf4", compute_dtype=torch.float32, device="cpu"), "whole blocks"
 
 
 @pytest.mark.parametrize(

@@ -139,10 +139,11 @@ def test_an_adapter_costs_what_a_real_one_does():
 
 @pytest.mark.parametrize("precision", ["nf4", "nf4-dq", "fp4", "int8"])
 def test_quantized_weights_have_the_bytes_of_bitsandbytes(precision, tmp_path):
-    AutoModelForCausalLM.from_config(small()).save_pretrained(tmp_path)
+    config = small(intermediate_size=172)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     model = loading.load_model(str(tmp_path), precision, compute_dtype=torch.bfloat16, device="cpu")
     counted = memory.ledger(model)
-    planned = parts.costs(settings(method="qlora", precision=precision)).moments["loss"]
+    planned = parts.costs(settings(model=config, method="qlora", precision=precision)).moments["loss"]
     assert planned["frozen weights"] == counted["frozen weights"] + counted["trainable weights"]
     assert planned["quantization constants"] == counted["quantization constants"]
 

@@ -169,7 +169,7 @@ def test_two_processes_train_by_the_same_file(base, done, tmp_path):
 @pytest.mark.slow
 def test_spread_4_bit_weights_take_half_the_bytes(tmp_path):
     """PyTorch's fully_shard, which FSDP2 is, in two processes (gloo): half the bytes in each, and the same loss."""
-    tiny(64).save_pretrained(tmp_path / "base")
+    tiny(hidden_size=64).save_pretrained(tmp_path / "base")  # whole blocks in a row
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command += [str(ROOT / "tests" / "fsdp_process.py"), str(tmp_path)]
     alone = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}

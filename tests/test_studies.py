@@ -27,12 +27,14 @@ from course_utils.training import LORA, Recipe
 from tests.test_rooms import imported
 
 RECIPE = Recipe(lr=1e-3, steps=1)
-UNDER_WAY = {
-    "ranks",
+UNDER_WAY = {  # runs are still missing, so no notebook and no document may quote it
+    "guanaco",
     "methods",
     "placement",
-    "guanaco",
-}  # runs are still missing, so no notebook and no document may quote it
+    "precisions",
+    "qlora",
+    "ranks",
+}
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ WARNINGS = (
     # transformers warns about its own attribute, which PEFT and TRL read
     ("`is_gradient_checkpointing` is deprecated", FutureWarning),
     ("`gradient_checkpointing` is deprecated", FutureWarning),
-    # and about its own method, which older versions know by this name alone
-    ("`gradient_checkpointing_enable` is deprecated", FutureWarning),
+    # and about the names by which everybody turns it on and off
+    ("`gradient_checkpointing_(en|dis)able` is deprecated", FutureWarning),
     # transformers about the name by which PEFT passes it the vectors of prefix tuning
     ("`?past_key_values`? is deprecated", FutureWarning),
     # PEFT asks the hub for the default model's vocabulary at every save. Without a network it says so, twice, and saves

@@ -2,7 +2,7 @@
 
 from course_utils.evaluation.answers import Answer, accuracy, generate, stop_rate
 from course_utils.evaluation.drift import Predictions, drift, predictions
-from course_utils.evaluation.losses import NLL, general_nll, nll
+from course_utils.evaluation.losses import NLL, general_nll, nll, nll_each
 
 __all__ = [
     "NLL",
@@ -13,6 +13,7 @@ __all__ = [
     "general_nll",
     "generate",
     "nll",
+    "nll_each",
     "predictions",
     "stop_rate",
 ]

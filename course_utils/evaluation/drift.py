@@ -1,17 +1,16 @@
 """How far have the predictions moved from those before training?"""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 import torch
 from torch import nn
 
-from course_utils.batches import Batch, check_examples, collate, supervised_logits
+from course_utils.batches import Batch, check_examples, supervised_logits
 from course_utils.chat import IGNORE, Example
+from course_utils.evaluation.losses import like_lengths
 from course_utils.evaluation.mode import evaluating
-
-BATCH_SIZE = 8
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ def predictions(model: nn.Module, examples: Sequence[Example]) -> Predictions:
     """
     check_examples(examples)
     with evaluating(model):
-        return Predictions(examples, [_log_probs(model, batch)[0] for _, batch in _batches(examples)])
+        return Predictions(examples, [_log_probs(model, batch)[0] for _, batch in like_lengths(examples)])
 
 
 @torch.no_grad()
@@ -46,7 +45,7 @@ def drift(model: nn.Module, before: Predictions) -> pd.DataFrame:
     """
     rows = {}
     with evaluating(model):
-        for (places, batch), old in zip(_batches(before.examples), before.log_probs, strict=True):
+        for (places, batch), old in zip(like_lengths(before.examples), before.log_probs, strict=True):
             new, targets = _log_probs(model, batch)
             measured = {
                 "tokens": torch.ones(len(targets)),
@@ -59,14 +58,6 @@ def drift(model: nn.Module, before: Predictions) -> pd.DataFrame:
             for index, place in enumerate(places):
                 rows[place] = {name: split[index].sum().item() for name, split in parts.items()}
     return pd.DataFrame([rows[place] for place in range(len(rows))])
-
-
-def _batches(examples: Sequence[Example]) -> Iterator[tuple[list[int], Batch]]:
-    """The places of the examples of each batch, and the batch; like lengths together, which saves padding."""
-    by_length = sorted(range(len(examples)), key=lambda place: len(examples[place]["input_ids"]))
-    for start in range(0, len(by_length), BATCH_SIZE):
-        places = by_length[start : start + BATCH_SIZE]
-        yield places, collate([examples[place] for place in places])
 
 
 def _log_probs(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,16 +1,19 @@
 """How well does it predict held-out text? In nats per token."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import pandas as pd
 import torch
 from torch import nn
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from course_utils.batches import collate, token_losses
-from course_utils.chat import Example, encode_text, text_problem
+from course_utils.batches import Batch, collate, token_losses
+from course_utils.chat import IGNORE, Example, encode_text, text_problem
 from course_utils.evaluation.mode import evaluating
+
+BATCH_SIZE = 8
 
 
 @dataclass(frozen=True)
@@ -44,21 +47,35 @@ class NLL:
         return math.inf if self.mean > 709 else math.exp(self.mean)  # e**710 is no float
 
 
-@torch.no_grad()
-def nll(model: nn.Module, examples: Sequence[Example], batch_size: int = 8) -> NLL:
+def nll(model: nn.Module, examples: Sequence[Example], batch_size: int = BATCH_SIZE) -> NLL:
     """Loss of the labeled tokens of `examples`, summed. The model is left in the mode it was in.
 
     Raises:
         ValueError: no example has a label to score.
     """
-    by_length = sorted(examples, key=lambda example: len(example["input_ids"]))  # little padding
-    nats, tokens = 0.0, 0
+    each = nll_each(model, examples, batch_size)
+    return NLL(float(each["nats"].sum(skipna=False)), int(each["tokens"].sum()))
+
+
+@torch.no_grad()
+def nll_each(model: nn.Module, examples: Sequence[Example], batch_size: int = BATCH_SIZE) -> pd.DataFrame:
+    """Sums over the labeled tokens of each example, one row an example, in their order: `nats` of loss and `tokens`."""
+    rows = {}
     with evaluating(model):
-        for start in range(0, len(by_length), batch_size):
-            losses = token_losses(model, collate(by_length[start : start + batch_size])).cpu()
-            nats += losses.double().sum().item()  # on the CPU, because Apple's GPUs have no float64
-            tokens += losses.numel()
-    return NLL(nats, tokens)
+        for places, batch in like_lengths(examples, batch_size):
+            losses = token_losses(model, batch).cpu().double()  # on the CPU, because Apple's GPUs have no float64
+            counts = (batch["labels"][:, 1:] != IGNORE).sum(dim=1).tolist()
+            for place, part in zip(places, losses.split(counts), strict=True):
+                rows[place] = {"nats": part.sum().item(), "tokens": len(part)}
+    return pd.DataFrame([rows[place] for place in range(len(rows))], columns=["nats", "tokens"])
+
+
+def like_lengths(examples: Sequence[Example], batch_size: int = BATCH_SIZE) -> Iterator[tuple[list[int], Batch]]:
+    """The places of the examples of each batch, and the batch; like lengths together, which saves padding."""
+    by_length = sorted(range(len(examples)), key=lambda place: len(examples[place]["input_ids"]))
+    for start in range(0, len(by_length), batch_size):
+        places = by_length[start : start + batch_size]
+        yield places, collate([examples[place] for place in places])
 
 
 def general_nll(

@@ -18,6 +18,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from course_utils import machine
 from course_utils.loading import cache
 from course_utils.loading.precisions import DTYPES, PRECISIONS, QUANTIZED, quantization_config, stored_precision
+from course_utils.loading.restored import check_restored
 
 DEFAULT = (cache.NAME, cache.PUBLIC_ID)
 
@@ -51,7 +52,8 @@ def load_model(
         device: "cpu", "cuda" or "mps"; the best one present by default.
 
     Raises:
-        ValueError: unknown precision, or another than a quantized checkpoint is stored in; an empty id.
+        ValueError: unknown precision, or another than a quantized checkpoint is stored in; an empty id; 4-bit weights
+            that bitsandbytes restores wrongly here (`restored.check_restored`).
         OSError: the model is neither here nor reachable, or what is here is no model.
         cache.ModelCacheError: the default model could not be fetched or stored.
     """
@@ -80,6 +82,8 @@ def load_model(
     )
     if model_id in DEFAULT:
         model.name_or_path = model.config.name_or_path = cache.PUBLIC_ID  # what adapters say they belong to
+    if quantized:
+        check_restored(model)
     return make_safe_to_train(model if quantized else model.to(device))
 
 

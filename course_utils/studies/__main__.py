@@ -19,6 +19,8 @@ from course_utils.studies import (
     methods,
     off_ceiling,
     placement,
+    precisions,
+    qlora,
     ranks,
     record,
     reply_ranks,
@@ -38,6 +40,8 @@ STUDIES = {
         ranks,
         methods,
         placement,
+        precisions,
+        qlora,
         guanaco,
     )
 }

@@ -14,17 +14,16 @@ from transformers import PrinterCallback, TrainerCallback, TrainerState
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
-from course_utils import chat, datafiles, evaluation, loading, training
+from course_utils import evaluation, loading, training
 from course_utils.batches import batches, collate
 from course_utils.chat import Example
+from course_utils.studies import conversations
+from course_utils.studies.conversations import CONVERSATIONS
 from course_utils.studies.records import Study, grid
-from course_utils.training import LORA, History, Recipe
+from course_utils.training import History, Recipe
 from course_utils.training.sft import FROM_RECIPE
 
 OnStep = Callable[[int, float], None]
-CONVERSATIONS = Recipe(
-    adapter=LORA, data="conversations", max_length=320, batch_order="group_by_length", steps=60, lr=1e-4
-)
 VARIANTS = {  # whose loop it is, and the fields of the recipe in which its defaults differ from the course's
     "ours": {},
     "stock_trl": {"batch_order": "random", "optim": "adamw_torch_fused"},
@@ -139,20 +138,10 @@ class _OnStep(TrainerCallback):
         self.call(state.global_step - 1, math.nan)  # the loss is logged later
 
 
-def conversations(tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> dict[str, list[Example]]:
-    """The best thread of each tree, by split, with the recipe's labels; threads that are too long are left out."""
-    trees = {split: datafiles.load_conversations(split=split) for split in ("train", "test")}
-    options = {"max_length": recipe.max_length, "train_on": recipe.train_on}
-    return {
-        split: chat.encode_all(map(chat.top_thread, trees[split]), tokenizer, recipe.template, **options)
-        for split in trees
-    }
-
-
 def run(recipe: Recipe) -> dict[str, Any]:
     """Loss on held-out conversations after training, in nats per supervised token."""
     tokenizer = loading.load_tokenizer(recipe.model, revision=recipe.revision)
-    examples = conversations(tokenizer, recipe)
+    examples = conversations.encoded(tokenizer, recipe)
     model, history = train(recipe, tokenizer, examples["train"])
     return {
         "variant": variant(recipe),

@@ -25,7 +25,7 @@ from course_utils import machine, training
 from course_utils.batches import collate, supervised_loss
 from course_utils.chat import IGNORE, Example
 from course_utils.core import files
-from course_utils.studies.equal_quality import CONVERSATIONS
+from course_utils.studies.conversations import CONVERSATIONS
 from course_utils.training.fast import fast_step
 
 GROUPS = {  # what an operator of torch does in this model; the rest is "other"

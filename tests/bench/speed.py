@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from course_utils import batches, loading, machine, memory, studies
-from course_utils.studies import equal_quality
+from course_utils.studies import conversations, equal_quality
 from course_utils.studies.equal_quality import VARIANTS
 from course_utils.training import Recipe
 
@@ -24,7 +24,7 @@ KINDS = {  # dtype and method of a row, and the fields of the recipe that make i
     ("bf16", "lora"): {"precision": "bf16"},
     ("bf16", "qlora"): {"precision": "nf4-dq", "compute_dtype": "bf16"},
 }
-CONVERSATIONS = replace(equal_quality.CONVERSATIONS, steps=ROUNDS * STEPS)
+CONVERSATIONS = replace(conversations.CONVERSATIONS, steps=ROUNDS * STEPS)
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _work(recipe: Recipe, connection: Connection) -> None:
 
 def some_conversations(tokenizer: Any, recipe: Recipe) -> list[Any]:
     """As many as the steps take, evenly over the training set."""
-    fitting = equal_quality.conversations(tokenizer, recipe)["train"]
+    fitting = conversations.encoded(tokenizer, recipe)["train"]
     wanted = recipe.steps * recipe.batch_size
     return [fitting[index * len(fitting) // wanted] for index in range(wanted)]
 
