@@ -128,11 +128,9 @@ EXEMPT = {  # passages whose numbers nothing records, and why
     },
     "04_judging": {
         "to stay at 3000": "three times the start",
-        "all 24 orders": "4 x 3 x 2, printed by the next cell",
         "Is 4 the only one?": "the K of the verdict",
         "drawing the 80 prompts again": "printed at the beginning",
         "in 97.5 % of the draws": RULE,
-        "recorded once: 22 %": "recorded: OTHER_BENCHMARK in the next cell",
         "found 27 of them for one model. If all 27": PUBLISHED,
         "has 135 million parameters": "the size of the default model",
         "p · hit + (1 - p) · false_alarm": "a formula",
