@@ -1896,7 +1896,7 @@ FAULTS = [
         "notebooks/04_guanaco_sft.ipynb",
         'chat.encode_all(threads["train"], tokenizer), 128)',
         'chat.encode_all(threads["test"] * 3, tokenizer), 128)',
-        "notebooks/04_guanaco_sft.ipynb::e4a00039",
+        "notebooks/04_guanaco_sft.ipynb::e4a0003b",
     ),
     Fault(
         "the lesson's prompts are padded on the right",
