@@ -422,8 +422,8 @@ FAULTS = [
     Fault(
         "the loss is added up in float64 on the GPU",
         "course_utils/evaluation/losses.py",
-        "batch_size])).cpu()",
-        "batch_size]))",
+        "token_losses(model, batch).cpu().double()",
+        "token_losses(model, batch).double()",
         "tests/test_evaluation.py::test_the_loss_is_added_up_where_there_is_float64",
     ),
     Fault(
@@ -884,8 +884,8 @@ FAULTS = [
     Fault(
         "the loss of a batch weighs as one, whatever its tokens",
         "course_utils/evaluation/losses.py",
-        "nats += losses.double().sum().item()",
-        "nats += losses.double().mean().item() * batch_size",
+        "part.sum().item()",
+        "part.mean().item() * batch_size",
         "tests/test_evaluation.py::test_nll_equals_the_models_own_loss_example_by_example",
     ),
     Fault(
@@ -1687,6 +1687,13 @@ FAULTS = [
         """        "the same seeds in another order": ({2: 0.699, 0: 0.801, 1: 0.60}, theirs, 0.05),\n""",
         "",
         "tests/test_exercises.py::test_the_inputs_tell_all_mistakes_apart[equally_good]",
+    ),
+    Fault(
+        "a model whose 4-bit weights come back wrong is loaded",
+        "course_utils/loading/models.py",
+        "        check_restored(model)\n",
+        "        pass\n",
+        "tests/test_loading.py::test_a_model_that_comes_back_wrongly_is_not_loaded",
     ),
     Fault(
         "the threads of a study may be longer than its recipe says",
