@@ -58,6 +58,7 @@ def run(path: Path, target: Path, in_place: bool, order: list[str]) -> Run:
 
 def main() -> None:
     console.accept_all()
+    files.require_clone("python -m course_utils.course")
     parser = argparse.ArgumentParser(prog="python -m course_utils.course", description="Run the course.")
     parser.add_argument("notebooks", nargs="*", type=Path, help="notebooks to run; the four lessons by default")
     parser.add_argument("--all", action="store_true", help="run the deeper halves and the exercises as well")
