@@ -40,9 +40,9 @@ PROFILES = {
     for profile in (
         Profile("cpu", "fp32", max_length=96, batch_size=8, steps=25),
         Profile("laptop", "fp32", max_length=256, batch_size=8, steps=60),
-        Profile("t4", "fp16", 512, 8, 60, "HuggingFaceTB/SmolLM2-1.7B-Instruct", gpu_gb=15),
-        Profile("a100", "bf16", 512, 16, 30, "Qwen/Qwen2.5-7B-Instruct", gpu_gb=39),
-        Profile("multi-gpu", "bf16", 512, 4, 60, "Qwen/Qwen2.5-7B-Instruct", gpu_gb=24),
+        Profile("t4", "fp16", 512, 4, 120, "HuggingFaceTB/SmolLM2-1.7B-Instruct", gpu_gb=15),
+        Profile("a100", "bf16", 512, 4, 120, "Qwen/Qwen2.5-7B-Instruct", gpu_gb=39),
+        Profile("multi-gpu", "bf16", 512, 2, 120, "Qwen/Qwen2.5-7B-Instruct", gpu_gb=24),  # of each GPU
     )
 }
 

@@ -29,7 +29,7 @@ def raised(cause: Exception, outer: Exception) -> Exception:
         (errors.GatedRepoError, "it is gated"),  # which is a RepositoryNotFoundError as well
         (errors.RepositoryNotFoundError, "none of that name"),
         (errors.RevisionNotFoundError, "no such revision"),
-        (hub.HTTPError, "the connection broke .said."),
+        (hub.HTTPError, "the connection broke several times .said."),
     ],
 )
 def test_the_reason_is_what_the_hub_said_first(cause, words):

@@ -21,7 +21,7 @@ def reason(error: BaseException) -> str:
             return words
     broken = next((each for each in causes if isinstance(each, HTTPError) and not isinstance(each, OSError)), None)
     if broken is not None:
-        return f"the connection broke ({broken}); run it again, and the download goes on where it stopped"
+        return f"the connection broke several times ({broken}); run it again: what came whole is not fetched again"
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0].rstrip(".:")
 
