@@ -8,7 +8,7 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["generated"]  # included by other pages
 html_theme = "sphinx_book_theme"
 html_title = "LoRA, PEFT, QLoRA, Guanaco-style SFT"
-html_theme_options = {"show_toc_level": 2, "use_fullscreen_button": False}
+html_theme_options = {"show_toc_level": 2, "use_fullscreen_button": False, "primary_sidebar_end": []}
 html_last_updated_fmt = ""
 
 nb_execution_mode = "off"  # what is shown is what was executed and compared

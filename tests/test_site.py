@@ -77,7 +77,7 @@ def test_pictures_keep_their_alt_text():
     data, said = {"image/png": "aGk="}, [{"image/png": {"alt": "A rises."}}, {}, {"image/png": {"alt": "B falls."}}]
     cell.outputs = [v4.new_output("display_data", data=data, metadata=each) for each in said]
     plain = v4.new_code_cell("1")
-    site.describe_pictures(v4.new_notebook(cells=[cell, plain]))
+    site.for_reading(v4.new_notebook(cells=[cell, plain]))
     assert cell.metadata["mystnb"] == {"image": {"alt": "A rises. B falls."}}
     assert not plain.metadata
 

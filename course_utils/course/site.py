@@ -3,6 +3,7 @@
 The sources are in `docs/`; what is generated joins them in `build/source/`. Nothing is executed.
 """
 
+import copy
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import nbformat
 
+from course_utils.claims import VERDICTS_TYPE
 from course_utils.core import files
 from course_utils.core.files import ROOT, write_whole
 from course_utils.course import claims_page, readme, rooms
@@ -70,8 +72,8 @@ def write_sources(source: Path, executed: Mapping[Path, Path], root: Path = ROOT
     shown = []
     for path in [*files.notebooks(), *files.workbooks()]:
         notebook = nbformat.read(executed.get(path, path), as_version=4)
-        describe_pictures(notebook)
-        shown.append((path, notebook))
+        shown.append((path, copy.deepcopy(notebook)))
+        for_reading(notebook)
         write_whole(source / path.relative_to(ROOT), nbformat.writes(notebook) + "\n")
     write_whole(source / "generated" / "status.md", status(shown))
     write_whole(source / "generated" / "surprises.md", readme.surprises())
@@ -80,9 +82,14 @@ def write_sources(source: Path, executed: Mapping[Path, Path], root: Path = ROOT
     (source / "api.md").unlink()
 
 
-def describe_pictures(notebook: nbformat.NotebookNode) -> None:
-    """Give each cell's pictures the alt text that their outputs carry, in the place where the site looks for it."""
+def for_reading(notebook: nbformat.NotebookNode) -> None:
+    """Give each cell's pictures the alt text that their outputs carry, in the place where the site looks for it.
+
+    And take out the verdicts as data, which stand beside the table that shows them.
+    """
     for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop(VERDICTS_TYPE, None)
         outputs = [output for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
         said = [output.get("metadata", {}).get("image/png", {}).get("alt", "") for output in outputs]
         if any(said):
