@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from statistics import mean
 
+import pandas as pd
 import pytest
 
 from course_utils import chat, datafiles, intervals, studies
@@ -316,6 +317,14 @@ def test_datasheet_quotes_the_study_of_forgetting():
     for run in studies.table("forgetting").query("steps == 0").itertuples():
         asked = len(datafiles.load_task(run.data, "test"))
         assert f"{round(run.few_shot_accuracy * asked)} of {asked} questions of `{run.data}`" in text
+
+
+def test_datasheet_quotes_the_study_of_the_ranks():
+    ends = studies.looks().query("step == steps and data == 'addition' and method == 'lora'")
+    text = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    for (r, lr), runs in pd.concat([studies.table("ranks"), ends]).groupby(["r", "lr"]):
+        means = f"{quoted(runs['accuracy'], 2)} | {quoted(runs['answer_nll'], 3)}"
+        assert f"| r = {r:.0f}, {lr:g} | {means} |" in text
 
 
 SETTING = ["data", "method", "r", "lr", "schedule", "trainable"]

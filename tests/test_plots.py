@@ -38,7 +38,7 @@ def runs(groups, x=("accuracy",), **options):
         ),
         (
             lambda: plots.matrices("t", {"one": np.eye(3), "rank 1": np.ones((2, 2))}),
-            "2 matrices on one scale: one, rank 1.",
+            "2 matrices on one scale; largest entries, without sign: one 1, rank 1 1.",
         ),
         (
             lambda: plots.curves("t", {"a": POINTS}, "lr", "gain", xlabel="x", ylabel="y", log="x", label="lr"),

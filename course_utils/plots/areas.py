@@ -98,7 +98,8 @@ def matrices(title: str, shown: Mapping[str, np.ndarray]) -> Picture:
         axes.set_xticks([])
         axes.set_yticks([])
     figure.colorbar(image, ax=figure.axes, shrink=0.7)
-    return figure.described(f"{len(shown)} matrices on one scale: {', '.join(shown)}.")
+    largest = {name: float(np.abs(matrix).max()) for name, matrix in shown.items()}
+    return figure.described(f"{len(shown)} matrices on one scale; largest entries, without sign: {_listed(largest)}.")
 
 
 def _named(panels: list[Axes], shown: Mapping[str, np.ndarray]) -> Iterator[tuple[Axes, np.ndarray]]:

@@ -56,8 +56,8 @@ EXEMPT = {  # passages whose numbers nothing records, and why
         "below the 24 GB of such a card": DEFINITION,
         "`q_proj` of layer 15": "the name of studies.WATCHED",
         "between 5 and 20": RULE,
-        "at most 5 % of the dates": RULE,
-        "more than 5 % less": RULE,
+        "ten of the 200 questions": RULE,
+        "wholly above −0.05": RULE,
         "beside 16 bytes for each parameter, the 4 of": DEFINITION,
         "an accuracy above 1, a loss below 0": DEFINITION,
         "from 0.5 in steps": RULE,
@@ -220,7 +220,7 @@ def of_the_trained_conversations() -> str:
 
 FACTS = {
     "01_lora": lambda: (
-        of_studies("dates", "forgetting")
+        of_studies("dates", "forgetting", "ranks")
         + of_the_default_model()
         + f"{len(datafiles.load_task('dates', 'test'))} test questions"
     ),
