@@ -139,6 +139,12 @@ def test_the_site_opens_without_the_network_and_its_links_lead_somewhere(built):
                 assert (path.parent / target).exists(), f"{path.name}: {link}"
 
 
+def test_the_landing_page_says_of_its_picture_what_the_readme_says():
+    readme, landing = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/index.md"))
+    alt, caption = re.search(r"!\[(.+?)\]\(notebooks/\S+?\.png\)\n\n\*(.+)\*", readme).groups()
+    assert f":alt: {alt}\n\n{caption}\n" in landing
+
+
 @pytest.mark.slow
 def test_the_landing_page_has_the_commands_the_picture_and_the_surprises(built):
     text = (built / "index.html").read_text(encoding="utf-8")
