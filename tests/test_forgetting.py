@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 
@@ -119,11 +120,18 @@ def test_ranks_are_those_of_the_study_at_its_two_rates_and_seeds():
     assert ours == {str(recipe) for recipe in arms if recipe.steps}
 
 
+def steady(data: str) -> pd.DataFrame:
+    """The looks that lesson 01 compares on a task: r = 16 or all weights, at a constant rate."""
+    return forgetting.looks().query(
+        "data == @data and schedule == 'constant' and trainable.isna() and r not in (1, 64)"
+    )
+
+
 def test_lesson_01_names_the_rates_that_validation_chooses_with_every_seed():
     """A factor of 33 in the study, beside the one of [L19]; and what 200 questions leave open (Wilson, for 150)."""
-    ends = forgetting.looks().query("data == 'dates' and schedule == 'constant' and trainable.isna() and step == 80")
+    ends = steady("dates").query("step == 80")
     for method, rate in {"lora": 1e-3, "full": 3e-5}.items():
-        runs = ends[(ends["method"] == method) & ~ends["r"].isin([1, 64])]
+        runs = ends[ends["method"] == method]
         for _, of_a_seed in runs.groupby("seed"):
             assert of_a_seed.set_index("lr")["validation_nll"].idxmin() == rate
     _, low, high = intervals.share_and_interval(150, 200)
@@ -133,9 +141,8 @@ def test_lesson_01_names_the_rates_that_validation_chooses_with_every_seed():
 @pytest.mark.parametrize(("data", "levels"), [("dates", 11), ("addition", 6)])
 def test_full_fine_tuning_forgot_less_at_every_level_counted_in_the_first_way_too(data, levels):
     """By level of accuracy, an interval for each method, as the rule of [F4] first had it; lesson 01 says so."""
-    looks = forgetting.looks().query("data == @data and schedule == 'constant' and trainable.isna()")
-    looks = looks[~looks["r"].isin([1, 64])]
-    looks["point"] = looks["lr"].astype(str) + " " + looks["step"].astype(str)
+    looks = steady(data)
+    looks = looks.assign(point=looks["lr"].astype(str) + " " + looks["step"].astype(str))
     points = {m: intervals.summarize(arm, "point", "accuracy", "forgetting") for m, arm in looks.groupby("method")}
     won = []
     for level in (k / 20 for k in range(10, 21)):
