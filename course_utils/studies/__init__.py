@@ -3,8 +3,20 @@
 from course_utils.studies import qlora
 from course_utils.studies.dates import DATES, WATCHED
 from course_utils.studies.forgetting import looks
-from course_utils.studies.methods import METHODS
+from course_utils.studies.methods import METHODS, file_bytes
 from course_utils.studies.placement import PLACES
 from course_utils.studies.records import Study, grid, record, table
 
-__all__ = ["DATES", "METHODS", "PLACES", "WATCHED", "Study", "grid", "looks", "qlora", "record", "table"]
+__all__ = [
+    "DATES",
+    "METHODS",
+    "PLACES",
+    "WATCHED",
+    "Study",
+    "file_bytes",
+    "grid",
+    "looks",
+    "qlora",
+    "record",
+    "table",
+]
