@@ -42,6 +42,9 @@ def small(monkeypatch):
     monkeypatch.setattr(datafiles, "load_task", lambda name, split: load(name, split)[:8])
     monkeypatch.setattr(datafiles, "load_passages", lambda: [text[:40] for text in passages()])
     monkeypatch.setattr(loading, "load_model", lambda *_, **__: tiny(VOCABULARY))
+    methods._of_the_base.cache_clear()
+    yield
+    methods._of_the_base.cache_clear()
 
 
 def recipe(name, **fields):
@@ -99,6 +102,18 @@ def test_a_run_trains_its_adapter_and_says_what_it_cost(small, name):
     examples = chat.encode_answers(datafiles.load_task("addition", "train"), loading.load_tokenizer())
     assert 2 * 8 * min(map(len, (e["input_ids"] for e in examples))) <= found["tokens"]
     assert found["tokens"] <= 2 * 8 * max(map(len, (e["input_ids"] for e in examples))), "no virtual token is counted"
+
+
+def test_the_base_is_measured_once_for_runs_that_differ_in_their_training_and_anew_for_other_weights(small):
+    runs = recipe("LoRA", steps=2, seed=1), recipe("prompt tuning", steps=2, lr=0.3)
+    shared = [methods.run(each) for each in runs]
+    assert methods._of_the_base.cache_info().misses == 1
+    for given, found in zip(runs, shared, strict=True):
+        methods._of_the_base.cache_clear()
+        alone = methods.run(given)
+        assert alone | {"seconds_per_step": 0} == found | {"seconds_per_step": 0}
+    methods.run(replace(runs[0], precision="bf16"))
+    assert methods._of_the_base.cache_info().misses == 2
 
 
 @pytest.mark.parametrize("name", ["LoRA", "P-tuning"])

@@ -2,13 +2,14 @@
 
 import tempfile
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
 
-from course_utils import chat, datafiles, loading, memory, training
-from course_utils.studies.probe import Probe
+from course_utils import chat, datafiles, evaluation, loading, memory, training
+from course_utils.studies.probe import ANSWERS, Probe
 from course_utils.studies.records import Study, grid
 from course_utils.training import LORA, Recipe
 
@@ -57,7 +58,8 @@ def score(recipe: Recipe) -> dict[str, Any]:
     tokenizer = loading.load_tokenizer(recipe.model, revision=recipe.revision)
     rows = {split: datafiles.load_task(recipe.data, split) for split in datafiles.SPLITS}
     model = training.prepare_model(recipe)
-    probe, cost = Probe(model, tokenizer, recipe, rows, SCORING), {}
+    before = _of_the_base(replace(recipe, adapter=None, steps=0, lr=ADDITION.lr, seed=ADDITION.seed))
+    probe, cost = Probe(model, tokenizer, recipe, rows, SCORING, before=before), {}
     if recipe.steps:
         history = training.fit(model, chat.encode_answers(rows["train"], tokenizer, recipe.template), recipe)
         cost = {
@@ -68,6 +70,14 @@ def score(recipe: Recipe) -> dict[str, Any]:
             "file_bytes": file_bytes(model),
         }
     return {**cost, **probe.scores()}
+
+
+@lru_cache(maxsize=1)
+def _of_the_base(base: Recipe) -> dict[str, evaluation.Predictions]:
+    """What the base model predicts, once for all runs of a process that differ in their training alone."""
+    rows = {split: datafiles.load_task(base.data, split) for split in ANSWERS}
+    tokenizer = loading.load_tokenizer(base.model, revision=base.revision)
+    return Probe(training.prepare_model(base), tokenizer, base, rows, SCORING).before
 
 
 def file_bytes(model: PeftModel) -> int:

@@ -11,6 +11,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from course_utils import chat, datafiles, evaluation
 from course_utils.chat import Turn
+from course_utils.evaluation import Predictions
 from course_utils.training import Recipe
 
 ANSWERS = ("validation", "test")  # the splits whose answers are scored; the first is to choose by
@@ -23,6 +24,7 @@ class Probe:
         rows: of the task, by split.
         scoring: with `max_length` of general passages and `max_new_tokens` of answers, in tokens.
         passages: the places of the general passages that are measured; all by default.
+        before: another probe's, of the same base model and texts, which saves measuring them once more.
     """
 
     def __init__(
@@ -33,11 +35,15 @@ class Probe:
         rows: dict[str, list[Any]],
         scoring: dict[str, Any],
         passages: Sequence[int] | None = None,
+        before: dict[str, Predictions] | None = None,
     ) -> None:
         self.model, self.tokenizer, self.recipe, self.rows, self.scoring = model, tokenizer, recipe, rows, scoring
         texts, kinds = datafiles.load_passages(), datafiles.load_passage_kinds()
         places = range(len(texts)) if passages is None else passages
         self.kinds = [kinds[place] for place in places]
+        if before is not None:
+            self.before = before
+            return
         measured = {split: chat.encode_answers(rows[split], tokenizer, recipe.template) for split in ANSWERS}
         measured["general"] = [chat.encode_text(texts[place], tokenizer, scoring["max_length"]) for place in places]
         with model.disable_adapter() if isinstance(model, PeftModel) else nullcontext():
