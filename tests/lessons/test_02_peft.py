@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import DynamicCache
 
-from course_utils import evaluation, lessons, training
+from course_utils import lessons, training
 from course_utils.batches import collate, supervised_loss
 from tests.conftest import made_examples, tiny
 
@@ -21,6 +21,10 @@ OURS = {
     "prompt tuning": (
         lambda model: lesson.PromptTuning(model, P),
         peft.PromptTuningConfig(num_virtual_tokens=P, **LM),
+    ),
+    "P-tuning": (
+        lambda model: lesson.PTuning(model, P, 6),
+        peft.PromptEncoderConfig(num_virtual_tokens=P, encoder_hidden_size=6, **LM),
     ),
     "prefix tuning": (
         lambda model: lesson.PrefixTuning(model, P),
@@ -131,6 +135,7 @@ def test_at_best_keeps_the_rate_with_the_lowest_mean_validation_loss():
     assert lesson.at_best(pd.DataFrame(rows))["lr"].tolist() == [1e-2, 1e-2]
 
 
-def test_dates_are_told_by_their_form():
-    texts = ["1998-07-02", " 1998-07-02 ", "1998-7-2", "1998-07-02 and more", "July"]
-    assert lesson.dates_among([evaluation.Answer(text, True) for text in texts]) == 2
+def test_the_likeliest_continuation_is_that_of_generate():
+    model, ids = tiny(), [3, 7, 11]
+    options = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False, "pad_token_id": 0}
+    assert lesson.likeliest(model, ids, 4) == model.generate(torch.tensor([ids]), **options)[0].tolist()

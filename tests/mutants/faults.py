@@ -1865,6 +1865,13 @@ FAULTS = [
         f"{PEFT_TESTS}::test_a_prompt_of_real_embeddings_is_that_text",
     ),
     Fault(
+        "P-tuning leaves its network out",
+        PEFT_LESSON,
+        "return self.network(self.prompt)",
+        "return self.prompt",
+        f"{PEFT_LESSON}::f14",
+    ),
+    Fault(
         "DoRA takes the length of columns",
         PEFT_LESSON,
         "(self.m / adapted.norm(dim=1))[:, None] * adapted",
@@ -1874,15 +1881,15 @@ FAULTS = [
     Fault(
         "LoRA on other modules than the text says",
         PEFT_LESSON,
-        'H, QV = 128, {"target_modules": ["q_proj", "v_proj"]',
-        'H, QV = 128, {"target_modules": ["q_proj", "o_proj"]',
+        'QV = {"target_modules": ["q_proj", "v_proj"]',
+        'QV = {"target_modules": ["q_proj", "o_proj"]',
         f"{PEFT_LESSON}::count-ten",
     ),
     Fault(
         "virtual tokens are trained, and not used to generate",
         PEFT_LESSON,
-        "formed = dates_among(evaluation.generate(model, tokenizer",
-        "formed = dates_among(evaluation.generate(model.get_base_model(), tokenizer",
+        "used = theirs.generate(input_ids=prompt",
+        "used = theirs.get_base_model().generate(input_ids=prompt",
         f"{PEFT_LESSON}::f14",
     ),
     Fault(
