@@ -1874,9 +1874,16 @@ FAULTS = [
     Fault(
         "DoRA takes the length of columns",
         PEFT_LESSON,
-        "(self.m / adapted.norm(dim=1))[:, None] * adapted",
-        "self.m[:, None] / adapted.norm() * adapted",
+        "(self.m / adapted.norm(dim=1).detach())[:, None] * adapted",
+        "self.m[:, None] / adapted.norm().detach() * adapted",
         f"{PEFT_TESTS}::test_dora_starts_as_its_base_has_rows_of_length_m_and_equals_pefts",
+    ),
+    Fault(
+        "DoRA takes gradients of the norm",
+        PEFT_LESSON,
+        "adapted.norm(dim=1).detach()",
+        "adapted.norm(dim=1)",
+        f"{PEFT_LESSON}::l18",
     ),
     Fault(
         "LoRA on other modules than the text says",
