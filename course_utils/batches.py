@@ -20,6 +20,7 @@ def collate(examples: Sequence[Example], pad_token_id: int = 0) -> Batch:
     """Right-padded tensors of shape (batch, length); padding has label -100 and attention mask 0.
 
     Padding is decided by length, never by token id, so a pad token that equals the end-of-sequence token does no harm.
+    Examples that are several conversations in a row (packed) may have `position_ids`, which begin again at 0 with each.
 
     Raises:
         ValueError: there is no example.
@@ -30,11 +31,14 @@ def collate(examples: Sequence[Example], pad_token_id: int = 0) -> Batch:
     def padded(values: list[list[int]], filler: int) -> torch.Tensor:
         return torch.tensor([row + [filler] * (length - len(row)) for row in values])
 
-    return {
+    batch = {
         "input_ids": padded([example["input_ids"] for example in examples], pad_token_id),
         "attention_mask": padded([[1] * len(example["input_ids"]) for example in examples], 0),
         "labels": padded([example["labels"] for example in examples], IGNORE),
     }
+    if "position_ids" in examples[0]:
+        batch["position_ids"] = padded([example["position_ids"] for example in examples], 0)
+    return batch
 
 
 def collate_prompts(prompts: Sequence[list[int]], pad_token_id: int) -> Batch:
@@ -74,7 +78,10 @@ def supervised_logits(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, tor
     device = next(model.parameters()).device
     targets = pad(batch["labels"][:, 1:], (0, 1), value=IGNORE)  # position j predicts token j + 1
     counted = targets != IGNORE
-    inputs = {name: tensor.to(device) for name, tensor in batch.items() if name != "labels"}
+    # transformers keeps packed conversations apart by their positions, if it is given no mask; padding comes last, so
+    # no token of theirs would see it
+    unseen = {"labels", "attention_mask"} if "position_ids" in batch else {"labels"}
+    inputs = {name: tensor.to(device) for name, tensor in batch.items() if name not in unseen}
     with _head_sees_only(counted, model):
         logits = model(**inputs, use_cache=False).logits
     if logits.dim() == 3:  # no head was found: all positions went through it

@@ -15,6 +15,7 @@ from course_utils.studies import (
     dates,
     equal_quality,
     forgetting,
+    guanaco,
     methods,
     off_ceiling,
     placement,
@@ -41,6 +42,7 @@ STUDIES = {
         placement,
         precisions,
         qlora,
+        guanaco,
     )
 }
 

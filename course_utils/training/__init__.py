@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "prepare": ["adapter_config", "prepare_model"],
         "recipe": ["LORA", "Recipe", "read_recipe"],
         "sft": ["SupervisedSFTTrainer", "run", "sft_trainer"],
+        "shipped": ["check_shipped"],
         "traps": ["Finding", "check"],
     },
 )

@@ -31,6 +31,10 @@ WAYS_OUT = {  # the names of the traps: what each does, and the way out
     "warm-up, 'constant_with_warmup' has one; and it has to be shorter than the run.",
     "padding_side": "prompts are padded on the right, so answers begin behind padding. Set "
     "tokenizer.padding_side = 'left' to generate (batches.collate_prompts pads so).",
+    "adapter_not_saved": "the folder does not hold the weights that were trained. Save behind the last step, with "
+    "model.save_pretrained(folder), or trainer.save_model(folder) where there are several processes.",
+    "wrong_base": "merged, the model predicts something else. An adapter belongs to the weights that it was trained "
+    "on: of a 4-bit base, load that base, call dequantize(), put the adapter on it, and merge there.",
 }
 
 
@@ -55,6 +59,8 @@ def check(
     prompts: Batch | None = None,
 ) -> list[Finding]:
     """The traps that are found, in the order of `WAYS_OUT`; an empty list if there is none. Nothing is changed.
+
+    The last two of `WAYS_OUT` lie behind training: `check_shipped` looks for them.
 
     What is looked at is what the model would see, not settings that may do no harm: `pad_token == eos_token` is found
     only where it takes away a label.
