@@ -54,7 +54,7 @@ def train(kind: str, width: int, lengths: Sequence[int], device: str) -> dict[st
             for page in pages(optimizer):
                 page.sum()
         found["weights"] = sum(p.detach().double().sum().item() for p in layers.parameters())
-        found["paged"] = memory.tensor_bytes(pages(optimizer))
+        found["paged"] = sum(page.nbytes for page in pages(optimizer))
         found["held"] = torch.cuda.memory_allocated() - peak.before
     return found | {"peak": peak.added}
 
