@@ -1,5 +1,7 @@
 """The solutions of lesson 02 against PEFT, transformers, the lesson, closed forms, and chance."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from scipy import stats
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from course_utils import lessons, loading, memory, studies
+from course_utils import lessons, loading, studies
 from course_utils.exercises.peft import accepts_adapter as files
 from course_utils.exercises.peft import clear_gaps as gaps
 from course_utils.exercises.peft import fitting_places as fitting
@@ -25,14 +27,14 @@ lesson = lessons.definitions("02_peft")
 def test_a_merged_ia3_is_pefts(bias):
     base = nn.Sequential(nn.Linear(5, 4, bias=bias), nn.Linear(4, 3, bias=bias))
     model = get_peft_model(base, IA3Config(target_modules=["0", "1"], feedforward_modules=["1"]))
-    before = []
-    for feedforward, layer in enumerate(model.base_model.model):
+    ours = []
+    for layer in model.base_model.model:
         nn.init.normal_(layer.ia3_l["default"], mean=1.0)
-        plain, scale = layer.base_layer, layer.ia3_l["default"].flatten()
-        before.append(merged_ia3(plain.weight, plain.bias, scale, bool(feedforward)))
-    for (weight, ours), theirs in zip(before, model.merge_and_unload(), strict=True):
+        plain = copy.deepcopy(layer.base_layer)  # PEFT merges into the layer itself
+        ours.append(merged_ia3(plain.weight, plain.bias, layer.ia3_l["default"].flatten(), layer.is_feedforward))
+    for (weight, added), theirs in zip(ours, model.merge_and_unload(), strict=True):
         assert torch.allclose(weight, theirs.weight, atol=1e-6)
-        assert torch.allclose(ours, theirs.bias, atol=1e-6) if bias else ours is theirs.bias is None
+        assert torch.allclose(added, theirs.bias, atol=1e-6) if bias else added is theirs.bias is None
 
 
 @pytest.mark.parametrize("mask", [[1, 1, 1, 1], [0, 0, 1, 1], [1, 1, 0, 0]])
@@ -64,7 +66,11 @@ def test_the_count_of_a_rotation_is_pefts_on_the_lessons_model():
     config = LlamaConfig.from_pretrained(loading.default_model_dir(), num_hidden_layers=2)
     with torch.device("meta"):
         model = get_peft_model(LlamaForCausalLM(config), OFTConfig(oft_block_size=64, target_modules=list(SEVEN)))
-    assert rotation_parameters(config.to_dict(), 64, SEVEN) == memory.count_parameters(model, trainable=True)
+    trained = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
+    for target in SEVEN:
+        count = sum(n for name, n in trained.items() if f".{target}." in name)
+        assert rotation_parameters(config.to_dict(), 64, (target,)) == count
+    assert rotation_parameters(config.to_dict(), 64, SEVEN) == sum(trained.values())
 
 
 def test_the_layer_beside_which_faults_are_held_is_the_lessons_dora():

@@ -173,7 +173,8 @@ EXERCISE = Exercise(
         "of A and that of its own B.",
         in_this_order: "{wrong} of {cases} is judged wrongly: a file is a dict, and its names may come in any order.",
         in_this_format: "{wrong} of {cases} is judged wrongly: a right adapter in bf16 is rejected.",
-        none_accepted: "{wrong} of {cases} are judged wrongly: nothing is accepted, not even a whole file.",
+        none_accepted: "{wrong} of {cases} are judged wrongly: nothing is accepted, not even a whole file. "
+        "Of the two numbers in `shapes`, d_out comes first.",
         all_accepted: "{wrong} of {cases} are judged wrongly: everything is accepted.",
     },
     hints=(

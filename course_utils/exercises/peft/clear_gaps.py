@@ -59,10 +59,16 @@ def cases() -> dict[str, tuple[Scores]]:
         rows |= {"C": 0.4 + hard + noise[::-1] / 9, "D": 0.2 + hard - noise[::-1] / 9}
         return {method: dict(enumerate(row.tolist())) for method, row in rows.items()}
 
+    def pair(errors: float) -> Scores:
+        """Two methods and three seeds, so many standard errors apart."""
+        rows = {"A": 0.5 + hard[:3], "B": 0.5 + hard[:3] + 0.01 * (np.array([1, -1, 0]) + errors / math.sqrt(3))}
+        return {method: dict(enumerate(row.tolist())) for method, row in rows.items()}
+
     two = {"A": {0: 0.50, 1: 0.70, 2: 0.60}, "B": {0: 0.54, 1: 0.75, 2: 0.65}}
     return {
         **{f"four methods, two of them {n} standard errors apart": (four(n),) for n in (0.5, 2.7, 3.2, 4.0, 4.4, 5.5)},
         "two methods, three seeds": (two,),
+        **{f"two methods, three seeds, {n} standard errors apart": (pair(n),) for n in (3.9, 5.0)},
         "the seeds in another order": ({"A": two["A"], "B": dict(reversed(two["B"].items()))},),
         "a seed that only one of them has": ({"A": {**two["A"], 3: 0.90}, "B": two["B"]},),
     }
@@ -113,6 +119,10 @@ def one_side(scores):
 
 def of_a_normal(scores):
     return _clear(scores, 1 - 0.05 / _pairs(scores), lambda q, df: stats.norm.ppf(q))
+
+
+def ddof_of_0(scores):
+    return _clear(scores, 1 - 0.05 / _pairs(scores), lambda q, df: stats.t.ppf(q, df) * math.sqrt(df / (df + 1)))
 
 
 def means_alone(scores):
@@ -167,7 +177,9 @@ EXERCISE = Exercise(
         one_side: "Wrong for {wrong} of {cases} inputs: the quantile leaves 0.05 / m on each side. An interval has two "
         "ends, and luck can favor either: half of it belongs to each.",
         of_a_normal: "Wrong for {wrong} of {cases} inputs: the quantile is that of a normal distribution, which knows "
-        "the spread. Here it is estimated from five seeds, and Student's t pays for that.",
+        "the spread. Here it is estimated from a few seeds, and Student's t pays for that.",
+        ddof_of_0: "Wrong for {wrong} of {cases} inputs: the standard deviation is numpy's default, which divides by "
+        "n. Student's t wants n - 1: `ddof=1`.",
         means_alone: "Wrong for {wrong} of {cases} inputs: the better mean alone decides, however far the seeds lie "
         "apart.",
         not_paired: "Wrong for {wrong} of {cases} inputs: the seeds were not paired. What a seed does to all methods "

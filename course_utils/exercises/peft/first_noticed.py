@@ -90,8 +90,8 @@ def outcome(answer: Callable[[], dict[str, str]]) -> dict[str, str]:
         ValueError: a fault is missing, or a word is another.
     """
     said, faults = answer(), [fault.__name__ for fault in FAULTS]
-    if not isinstance(said, dict) or sorted(said) != sorted(faults):
-        raise ValueError(f"Return a dict with the keys {', '.join(faults)}.")
+    if not isinstance(said, dict) or {*said} != {*faults}:
+        raise ValueError(f"Return a dict with these names as keys: {', '.join(map(repr, faults))}.")
     if unknown := sorted({str(word) for word in said.values()} - {*WORDS}):
         raise ValueError(f"The comparison never says {', '.join(unknown)}; its words are {', '.join(WORDS)}.")
     return {fault: said[fault] for fault in faults}

@@ -1,9 +1,10 @@
 """How do you spend a budget of parameters?
 
-The second half compared places at one budget, and each adapter had one rank. PEFT can give places ranks of their own:
-`rank_pattern` is a dict from names to ranks. (A name is a regular expression, which has to match the name of a layer to
-its end.) `places(**fields)` puts `LoraConfig(**fields)` on a small Llama whose heads are shared, and lists for each of
-its seven places the rank, the scale in front of `B A`, the number of layers, and the parameters in all of them.
+The second half compared places at one budget, and an adapter had the same rank everywhere, but for rounding. PEFT can
+give places ranks of their own: `rank_pattern` is a dict from names to ranks. (A name is a regular expression, which has
+to match the name of a layer up to its end.) `places(**fields)` puts `LoraConfig(**fields)` on a small Llama whose heads
+are shared, and lists for each of its seven places the rank, the scale in front of `B A`, the number of layers, and the
+parameters in all of them.
 
 Return the fields, as a dict, of an adapter that keeps four rules: all seven places in all four layers; rank 8 or more
 on the four of the attention; a scale of 2 everywhere; and at most 90,000 parameters. `{"r": 8, "lora_alpha": 16,
@@ -140,7 +141,7 @@ EXERCISE = Exercise(
         rank_4_everywhere: "It fits, but with {yours}. Take the parameters from the feed-forward part instead.",
         attention_alone: "It fits, but an adapter is missing: {yours}.",
         scale_forgotten: "It fits, but the scale is no longer 2: {yours}. `lora_alpha` stayed, and is divided by a "
-        "smaller rank. There is a field for that.",
+        "smaller rank. There is a field for that, with the same names.",
         scale_for_alpha: "It fits, but with {yours}: `alpha_pattern` takes a lora_alpha, which is still divided by the "
         "rank; not the scale itself.",
         start_of_a_name: "The rank_pattern {yours}, so all have rank 8: 'mlp' stands within the names of the layers, "

@@ -44,16 +44,16 @@ def outcome(
     bias: torch.Tensor | None,
     scale: torch.Tensor,
     feedforward: bool,
-) -> dict[str, torch.Tensor | None]:
-    """The two by name.
+) -> dict[str, torch.Tensor | str]:
+    """The two by name, "none" if there is no bias.
 
     Raises:
         ValueError: they are not two.
     """
     merged = answer(weight, bias, scale, feedforward)
-    if not isinstance(merged, tuple) or len(merged) != 2:
+    if not isinstance(merged, (tuple, list)) or len(merged) != 2:
         raise ValueError("Return two things, the new weight and the new bias: `return weight, bias`.")
-    return dict(zip(("new weight", "new bias"), merged, strict=True))
+    return {"new weight": merged[0], "new bias": "none" if merged[1] is None else merged[1]}
 
 
 def always_rows(weight, bias, scale, feedforward):

@@ -84,6 +84,11 @@ def triangle_at_the_start(q, k, v, prefix_k, prefix_v, mask):
     return _attended(q, keys, values, _seen(q, prefix_k, mask, upper=-len(prefix_k)))
 
 
+def triangle_of_the_library(q, k, v, prefix_k, prefix_v, mask):
+    keys, values = torch.cat([prefix_k, k]), torch.cat([prefix_v, v])
+    return functional.scaled_dot_product_attention(q, keys, values, is_causal=True)
+
+
 def ones_behind(q, k, v, prefix_k, prefix_v, mask):
     keys, values = torch.cat([prefix_k, k]), torch.cat([prefix_v, v])
     seen = _seen(q, prefix_k, torch.ones_like(mask)) & torch.cat([mask, mask.new_ones(len(prefix_k))]).bool()
@@ -97,6 +102,21 @@ def padding_seen(q, k, v, prefix_k, prefix_v, mask):
 def later_seen(q, k, v, prefix_k, prefix_v, mask):
     keys, values = torch.cat([prefix_k, k]), torch.cat([prefix_v, v])
     return _attended(q, keys, values, _seen(q, prefix_k, mask, upper=len(mask)))
+
+
+def itself_unseen(q, k, v, prefix_k, prefix_v, mask):
+    keys, values = torch.cat([prefix_k, k]), torch.cat([prefix_v, v])
+    return _attended(q, keys, values, _seen(q, prefix_k, mask, upper=-1))
+
+
+def scores_of_zero(q, k, v, prefix_k, prefix_v, mask):
+    scores = q @ torch.cat([prefix_k, k]).T / math.sqrt(q.shape[1])
+    return (scores * _seen(q, prefix_k, mask)).softmax(dim=1) @ torch.cat([prefix_v, v])
+
+
+def masked_after_the_softmax(q, k, v, prefix_k, prefix_v, mask):
+    shares = (q @ torch.cat([prefix_k, k]).T / math.sqrt(q.shape[1])).softmax(dim=1)
+    return (shares * _seen(q, prefix_k, mask)) @ torch.cat([prefix_v, v])
 
 
 def two_softmaxes(q, k, v, prefix_k, prefix_v, mask):
@@ -134,11 +154,18 @@ EXERCISE = Exercise(
         "nearly everything.",
         triangle_at_the_start: "Off by {off:.0f} %: the triangle begins at the prefix, so that the first token sees "
         "one place of it, and no token itself. All of the prefix comes before the text.",
+        triangle_of_the_library: "Off by {off:.0f} %: the triangle of `is_causal=True` begins at the prefix, so that "
+        "no token sees itself; and it knows nothing of padding. Make the mask yourself.",
         ones_behind: "Wrong for {wrong} of {cases} inputs, off by {off:.0f} % for the first: the mask was grown "
         "behind the text. The prefix stands in front, also in front of padding.",
         padding_seen: "Wrong for {wrong} of {cases} inputs, off by {off:.0f} %: padding is attended to. On the right "
         "the triangle hides it from the text, on the left nothing does.",
         later_seen: "Off by {off:.0f} %: each token sees what comes after it.",
+        itself_unseen: "Off by {off:.0f} %: no token sees itself. Its diagonal belongs to the triangle.",
+        scores_of_zero: "Off by {off:.0f} %: what is not seen got a score of 0, which is a share like any other. Only "
+        "minus infinity leaves nothing.",
+        masked_after_the_softmax: "Off by {off:.0f} %: the shares were made of all scores, and some of them dropped "
+        "afterwards, so the rest do not add up to 1.",
         two_softmaxes: "Off by {off:.0f} %: prefix and text have a softmax each, so the shares add up to 2. The prefix "
         "has to take its share from the text.",
         no_prefix: "Off by {off:.0f} %: the prefix is not in it. (One of zeros changes the output as well: its scores "
@@ -148,7 +175,8 @@ EXERCISE = Exercise(
         "Put the keys of the prefix in front of those of the text; the scores then have tokens as rows, and p columns "
         "more. Draw which of them a row may see, for a text of three tokens.",
         "On the right a triangle, the diagonal included, without the columns of padding; on the left p columns, all "
-        "seen. What is not seen gets a score of minus infinity before the softmax.",
+        "seen. What is not seen gets a score of minus infinity before the softmax. (A key of "
+        "zeros gets 0, and with it a share.)",
     ),
     alternatives=(by_library, token_by_token),
 )

@@ -77,6 +77,26 @@ def both_triangles(shape, block_size, targets):
     return 2 * rotation_parameters(shape, block_size, targets)
 
 
+def _inputs(shape: dict[str, int], name: str) -> int:
+    heads = shape["num_attention_heads"] * shape["head_dim"]
+    return {"o_proj": heads, "down_proj": shape["intermediate_size"]}.get(name, shape["hidden_size"])
+
+
+def no_groups(shape, block_size, targets):
+    channels = [_inputs(shape, name) for name in targets]
+    return shape["num_hidden_layers"] * sum(n * (n - 1) // 2 for n in channels)
+
+
+def once_for_each_channel(shape, block_size, targets):
+    return rotation_parameters(shape, block_size, targets) * block_size
+
+
+def heads_as_inputs(shape, block_size, targets):
+    shared = shape["num_key_value_heads"] * shape["head_dim"]
+    channels = sum(shared if name in ("k_proj", "v_proj") else _inputs(shape, name) for name in targets)
+    return shape["num_hidden_layers"] * channels * (block_size - 1) // 2
+
+
 def one_block(shape, block_size, targets):
     return shape["num_hidden_layers"] * len(targets) * block_size * (block_size - 1) // 2
 
@@ -117,6 +137,12 @@ EXERCISE = Exercise(
         with_the_diagonal: "{yours:,} is {ratio:.3f} times {expected:,}: the diagonal was counted, too. Each of its "
         "entries is its own opposite, so it is zero.",
         both_triangles: "{yours:,} is {ratio:.0f} times {expected:,}: each entry was counted with its opposite.",
+        no_groups: "{yours:,} is {ratio:.0f} times {expected:,}: those are rotations of all inputs together. With "
+        "groups, S has only blocks along its diagonal.",
+        once_for_each_channel: "{yours:,} is {ratio:.0f} times {expected:,}: each group was counted once for each of "
+        "its channels. There are inputs / block_size groups.",
+        heads_as_inputs: "{yours:,} instead of {expected:,}: k and v have fewer *outputs* where heads are shared. What "
+        "goes into them is as wide as for q.",
         one_block: "{yours:,} instead of {expected:,}: that is one group in each layer.",
         one_layer: "{yours:,} instead of {expected:,}: that is one layer of the model.",
         as_wide_as_the_model: "{yours:,} instead of {expected:,}: not every layer has hidden_size inputs. Which two of "
