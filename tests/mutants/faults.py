@@ -1697,10 +1697,10 @@ FAULTS = [
         "tests/lessons/test_exercises_02.py::test_a_merged_ia3_is_pefts",
     ),
     Fault(
-        "a head behind a prefix does not scale its scores",
+        "the mask of a prefix grows behind the text",
         "course_utils/exercises/peft/prefix_attention.py",
-        " / math.sqrt(q.shape[1])",
-        "",
+        "functional.pad(text, (len(prefix_k), 0), value=True)",
+        "functional.pad(text, (0, len(prefix_k)), value=True)",
         "tests/lessons/test_exercises_02.py::test_a_head_behind_a_prefix_is_that_of_transformers",
     ),
     Fault(
