@@ -132,8 +132,8 @@ EXERCISE = Exercise(
         "quantization it is a byte, and 4 bytes for 256 of these.",
         scales_of_scales_forgotten: "{part}: {ratio:.4f} of what it is. For 256 of the 8-bit indexes there is an fp32 "
         "number more.",
-        not_rounded_up: "{part}: off by {difference:,.0f} bytes in {wrong} of {cases} models. That is right on average; "
-        "but the last block of a matrix has its number even if it is not full.",
+        not_rounded_up: "{part}: off by {difference:,.0f} bytes in {wrong} of {cases} models. That is right on "
+        "average; but the last block of a matrix has its number even if it is not full.",
         norms_forgotten: "{part}: off by {difference:,} bytes. The norms are small, but they are there: two vectors of "
         "hidden_size in each layer, and one at the end.",
         heads_not_shared: "{part}: {ratio:.3f} times too many, for {wrong} of {cases} models. k and v have only "

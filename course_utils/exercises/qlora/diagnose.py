@@ -1,7 +1,7 @@
 """What is wrong with this quantizer?
 
 `quantizer` makes the two functions of an NF4 quantizer with blocks of 64, right or with one of four faults: a *level*
-off by a thousandth; the *halves* of each byte swapped, on both ways; a *sign* forgotten, so that the largest number of
+off by a thousandth; the *halves* of each byte swapped, both ways; a *sign* forgotten, so that the largest number of
 a block is taken for its largest absolute value; a *block* of 128. You get the two functions alone. `quantize(weight)`
 takes an fp32 tensor and returns packed indexes, two in a byte, and an absmax for each block; `dequantize(packed,
 absmax)` returns the numbers in one row.
@@ -82,10 +82,12 @@ def outcome(answer: Callable[[Function, Function], str], fault: str) -> str:
     return found
 
 
-def _compared(quantize: Function, dequantize: Function, weight: torch.Tensor, atol: float = 1e-6) -> dict[str, bool]:
+def _compared(
+    quantize: Function, dequantize: Function, weight: torch.Tensor, atol: float = 1e-6, quant_type: str = "nf4"
+) -> dict[str, bool]:
     """What equals bitsandbytes': how many absmax, their values, the packed bytes, and what is restored."""
     packed, absmax = quantize(weight)
-    theirs, state = bnb.quantize_4bit(weight, blocksize=64, quant_type="nf4")
+    theirs, state = bnb.quantize_4bit(weight, blocksize=64, quant_type=quant_type)
     restored = bnb.dequantize_4bit(theirs, state).flatten()
     return {
         "count": absmax.shape == state.absmax.shape,
@@ -140,6 +142,11 @@ def values_of_absmax_unseen(quantize, dequantize):
     return _first(found, count="block", restored="level", bytes="halves")
 
 
+def compared_with_fp4(quantize, dequantize):
+    found = _compared(quantize, dequantize, torch.randn(64, 64), quant_type="fp4")
+    return _first(found, count="block", absmax="sign", restored="level", bytes="halves")
+
+
 def column_beside_row(quantize, dequantize):
     found = _compared(quantize, dequantize, torch.randn(64, 64))
     return _first(found | {"bytes": False}, count="block", absmax="sign", restored="level", bytes="halves")
@@ -184,6 +191,8 @@ EXERCISE = Exercise(
         "tolerance is wider than a thousandth of the absmax; and so do swapped halves, which only the bytes show.",
         values_of_absmax_unseen: "{wrong} of {cases} is taken for another: a forgotten sign passes for a wrong level. "
         "Compare the absmax themselves before what is made with them.",
+        compared_with_fp4: "{wrong} of {cases} are taken for another, the right one for one with a wrong level. Did "
+        "you leave out `quant_type`? The default of bitsandbytes is FP4.",
         column_beside_row: "{wrong} of {cases} is taken for another, the right one for swapped halves. Bytes of "
         "bitsandbytes come in a column, and a column never equals a row: `.flatten()` it first.",
         nothing_found: "{wrong} of {cases} are taken for another: no fault was found.",

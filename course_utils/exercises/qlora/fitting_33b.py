@@ -7,7 +7,7 @@ for spikes, and these texts are all of one length.
 
 Return a set-up that fits, as a dict of settings for `memory.plan`: choose among `method`, `precision`, `r`,
 `adapter_precision`, `optimizer`, `micro_batch`, `accumulation`, `checkpointing` and `chunked_loss`. What you leave out
-has the planner's default. `print(planned(method="lora", r=64, micro_batch=16))` is a first try; its last lines say what
+has the planner's default. `print(planned(method="lora", r=64, micro_batch=16))` is a first try; its last line says what
 buys most. (Accumulated over several micro-batches, 16 texts are still one update.)
 """
 
@@ -112,8 +112,8 @@ EXERCISE = Exercise(
     mistakes={
         still_lora: "It needs {yours}: in 16 bits the weights alone are more than the card. `method` has a value that "
         "stores them in 4.",
-        all_at_once: "It needs {yours}, and those are packed already. With 16 texts at once, what is kept of each layer is kept 16 times; "
-        "`accumulation` adds up the gradients of smaller micro-batches.",
+        all_at_once: "It needs {yours}, and those are packed already. With 16 texts at once, what is kept of each "
+        "layer is kept 16 times; `accumulation` adds up the gradients of smaller micro-batches.",
         not_checkpointed: "It needs {yours}. The weights are small now; what all 60 layers keep for the backward pass "
         "is not.",
         adapter_in_32_bits: "It needs {yours}, and those are packed already. What is left are half a billion trained "

@@ -6,7 +6,7 @@ negative side 7, and there is a zero; all are divided by the largest. The outerm
 itself, the zero, is left out.
 
 The 30 is two times 15, the 32 two times 16. So the recipe holds for any number of bits. Write it. Before you run
-anything: which levels has the normal float of 2 bits, but for one number?
+anything: which three of the four levels of 2 bits do you know without computing?
 """
 
 from statistics import NormalDist

@@ -5,12 +5,13 @@ inside plus or minus the margin: *equal*. Its upper end below the margin: *not w
 *worse*. Anything else: *not decided*. That rule comes before the numbers, and so should the number of seeds.
 
 You get the differences of a few seeds, and the margin. Assume that more seeds leave the mean and the standard
-deviation as they are. Return the number of seeds, from those that there are up to 100, with which the rule decides for
-the first time, or `math.inf` if 100 do not do. (`stats.t.ppf(0.975, n - 1)` is Student's t for n seeds.) Before
-you run anything: which takes more seeds, a mean of zero, or a mean near the margin?
+deviation as they are. How many seeds does it take until the rule says another word than *not decided*? Return the
+smallest such number, counted from the seeds that there are, or `math.inf` if 100 seeds are not enough.
+(`stats.t.ppf(0.975, n - 1)` is Student's t for n seeds.) Before you run anything: which takes more seeds, a mean of
+zero, or a mean near the margin?
 
 It is a forecast: new seeds move the mean. And it is to be made once. To look after each new seed, and to stop when the
-word is welcome, is another rule, which decides more than it may.
+word is welcome, is another rule, and a worse one: given enough looks, chance decides.
 """
 
 import math

@@ -2,8 +2,8 @@
 
 A page prints peaks of QLoRA on TinyLlama-1.1B, with texts of 512 tokens, at several micro-batches. It does not say
 whether the layers were checkpointed, whether the constants were quantized again (`"nf4-dq"`) or not (`"nf4"`), and
-whether its GB are 10^9 or 2^30 bytes. The second half of the lesson could only say so. But peaks at several
-micro-batches say more than one does: they are a line, and a line has a height and a slope.
+whether its GB are 10^9 or 2^30 bytes. The second half of the lesson left it at that. But peaks at several
+micro-batches say more than one does: they lie on a line, and a line has a height and a slope.
 
 `peaks` maps micro-batches to the printed numbers, and `planned_bytes` plans one of them. Return the settings whose
 plans come nearest: a dict with `checkpointing` (True or False), `precision`, and `unit` (1e9 or 2**30). Nearest is
@@ -43,17 +43,18 @@ def unstated_settings(peaks: dict[int, float]) -> dict[str, bool | str | float]:
 
 @functools.cache
 def cases() -> dict[str, tuple[Peaks]]:
-    def printed(checkpointing: bool, precision: str, unit: float, **errors: float) -> tuple[Peaks]:
-        off = {int(name.removeprefix("of_")): error for name, error in errors.items()}
-        return ({n: round(planned_bytes(n, checkpointing, precision) / unit * (1 + e), 3) for n, e in off.items()},)
+    def printed(checkpointing: bool, precision: str, unit: float, errors: Peaks) -> tuple[Peaks]:
+        plans = {n: planned_bytes(n, checkpointing, precision) / unit for n in errors}
+        return ({n: round(plans[n] * (1 + error), 3) for n, error in errors.items()},)
 
     return {
-        "the first page": printed(True, "nf4-dq", 2**30, of_1=0.002, of_4=-0.003, of_16=0.004),
-        "the second page": printed(False, "nf4", 1e9, of_1=0.004, of_2=-0.008, of_4=0.006),
-        "a page whose first peak is 3 % off": printed(True, "nf4-dq", 1e9, of_1=-0.03, of_4=0.0, of_16=0.0),
-        "a page whose last peak is 1 % off": printed(True, "nf4", 1e9, of_1=0.0, of_4=0.0, of_16=-0.011),
-        "a page of two peaks, one 2 % off": printed(True, "nf4", 1e9, of_1=0.0, of_2=-0.025),
-        "a page whose peaks are all 1 % too low": printed(True, "nf4", 1e9, of_1=-0.011, of_4=-0.011, of_16=-0.011),
+        "the first page": printed(True, "nf4-dq", 2**30, {1: 0.002, 4: -0.003, 16: 0.004}),
+        "the second page": printed(False, "nf4", 1e9, {1: 0.004, 2: -0.008, 4: 0.006}),
+        "a page whose first peak is 3 % off": printed(True, "nf4-dq", 1e9, {1: -0.03, 4: 0.0, 16: 0.0}),
+        "a page whose last peak is 1 % off": printed(True, "nf4", 1e9, {1: 0.0, 4: 0.0, 16: -0.011}),
+        "a page of two peaks, one 2.5 % off": printed(True, "nf4", 1e9, {1: 0.0, 2: -0.025}),
+        "a page whose peaks are all 1.1 % too low": printed(True, "nf4", 1e9, dict.fromkeys((1, 4, 16), -0.011)),
+        "a page whose peaks are all 1.7 % too low": printed(True, "nf4", 1e9, dict.fromkeys((1, 4, 16), -0.017)),
     }
 
 
@@ -78,6 +79,10 @@ def by_the_last(peaks):
 
 def by_the_best(peaks):
     return _nearest(peaks, lambda errors: min(map(abs, errors.values())))
+
+
+def errors_added_up(peaks):
+    return _nearest(peaks, lambda errors: sum(map(abs, errors.values())))
 
 
 def signs_kept(peaks):
@@ -120,6 +125,8 @@ EXERCISE = Exercise(
         "constants are too small a part to be seen.",
         by_the_best: "Wrong for {wrong} of {cases} pages: the smallest error of a guess was taken. One peak that fits "
         "proves little; the largest error says whether all do.",
+        errors_added_up: "Wrong for {wrong} of {cases} pages: the errors were added up, or their mean taken. Asked for "
+        "is the guess whose largest error is the smallest.",
         signs_kept: "Wrong for {wrong} of {cases} pages: errors of both signs cancel. Take their absolute values.",
         in_gb: "Wrong for {wrong} of {cases} pages: the errors were compared in GB, so the largest peak decides alone. "
         "Divide each by its peak.",
