@@ -74,22 +74,23 @@ def test_the_gradients_are_those_of_pefts_adapter_on_a_4_bit_layer():
         torch.testing.assert_close(ours[name], gradient, rtol=1e-4, atol=1e-4)
 
 
-def test_the_quantizer_of_the_lesson_and_bitsandbytes_have_no_fault_and_the_planted_ones_are_faults():
-    lesson, right = lessons.definitions("03_qlora"), diagnosis.quantizer("none")
+def test_the_quantizer_of_the_lesson_has_no_fault_and_those_that_are_planted_are_faults():
+    lesson, (quantize, dequantize) = lessons.definitions("03_qlora"), diagnosis.quantizer("none")
+    weight = torch.randn(3, 128)
+    theirs, state = bnb.quantize_4bit(weight, blocksize=64, quant_type="nf4")
+    packed, absmax = quantize(weight)
+    assert torch.equal(packed, theirs.flatten())
+    assert torch.equal(absmax, state.absmax)
+    torch.testing.assert_close(dequantize(packed, absmax), bnb.dequantize_4bit(theirs, state).flatten())
+    swapped = diagnosis.quantizer("halves")
+    assert torch.equal(swapped[1](*swapped[0](weight)), dequantize(packed, absmax))
 
     def lessons_way_back(packed: torch.Tensor, absmax: torch.Tensor) -> torch.Tensor:
         return lesson.dequantize(packed, absmax, torch.Size([2 * len(packed)]))
 
     assert diagnosis.diagnose(lesson.quantize, lessons_way_back) == "none"
-    weight = torch.randn(3, 128)
-    theirs, state = bnb.quantize_4bit(weight, blocksize=64, quant_type="nf4")
-    for found, expected in zip(right[0](weight), (theirs.flatten(), state.absmax), strict=True):
-        assert torch.equal(found, expected)
     assert diagnosis.diagnose(lambda w: lesson.quantize(w, 256), lessons_way_back) == "block"
     assert diagnosis.diagnose(lesson.quantize, lambda *both: 1.002 * lessons_way_back(*both)) == "level"
-    assert torch.equal(
-        diagnosis.quantizer("halves")[1](*diagnosis.quantizer("halves")[0](weight)), right[1](*right[0](weight))
-    )
 
 
 def test_a_merge_of_peft_into_dequantized_weights_is_accepted_and_one_with_a_wrong_adapter_is_not():
@@ -105,7 +106,9 @@ def test_a_merge_of_peft_into_dequantized_weights_is_accepted_and_one_with_a_wro
     assert not accepts_qlora_merge(lambda *given: pefts(*given[:3], -given[3], given[4]))
 
 
-@pytest.mark.parametrize("differences", [[0.0, 0.01, 0.03], [-0.09, 0.05, 0.0, 0.02], [0.05, 0.06, 0.01], [0.1, 0.2]])
+@pytest.mark.parametrize(
+    "differences", [[0.005, 0.02, 0.035], [-0.09, 0.05, 0.0, 0.02], [0.05, 0.06, 0.01], [0.1, 0.2]]
+)
 def test_with_so_many_seeds_of_that_mean_and_spread_the_rule_of_the_study_decides_and_with_one_less_it_does_not(
     differences,
 ):

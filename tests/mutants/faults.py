@@ -1716,7 +1716,7 @@ FAULTS = [
         "course_utils/exercises/qlora/diagnose.py",
         'levels[12] += 0.001 * (fault == "level")',
         'levels[12] += 0.001 * (fault != "level")',
-        "tests/lessons/test_exercises_03.py::test_the_quantizer_of_the_lesson_and_bitsandbytes_have_no_fault_and_the_planted_ones_are_faults",
+        "tests/lessons/test_exercises_03.py::test_the_quantizer_of_the_lesson_has_no_fault_and_those_that_are_planted_are_faults",
     ),
     Fault(
         "a merge is held against the original weights",
