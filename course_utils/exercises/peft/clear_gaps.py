@@ -68,7 +68,7 @@ def cases() -> dict[str, tuple[Scores]]:
     return {
         **{f"four methods, two of them {n} standard errors apart": (four(n),) for n in (0.5, 2.7, 3.2, 4.0, 4.4, 5.5)},
         "two methods, three seeds": (two,),
-        **{f"two methods, three seeds, {n} standard errors apart": (pair(n),) for n in (3.9, 5.0)},
+        **{f"two methods, three seeds, {n} standard errors apart": (pair(n),) for n in (3.3, 3.9, 5.0)},
         "the seeds in another order": ({"A": two["A"], "B": dict(reversed(two["B"].items()))},),
         "a seed that only one of them has": ({"A": {**two["A"], 3: 0.90}, "B": two["B"]},),
     }
@@ -123,6 +123,10 @@ def of_a_normal(scores):
 
 def ddof_of_0(scores):
     return _clear(scores, 1 - 0.05 / _pairs(scores), lambda q, df: stats.t.ppf(q, df) * math.sqrt(df / (df + 1)))
+
+
+def df_of_n(scores):
+    return _clear(scores, 1 - 0.05 / _pairs(scores), lambda q, df: stats.t.ppf(q, df + 1))
 
 
 def means_alone(scores):
@@ -180,6 +184,8 @@ EXERCISE = Exercise(
         "the spread. Here it is estimated from a few seeds, and Student's t pays for that.",
         ddof_of_0: "Wrong for {wrong} of {cases} inputs: the standard deviation is numpy's default, which divides by "
         "n. Student's t wants n - 1: `ddof=1`.",
+        df_of_n: "Wrong for {wrong} of {cases} inputs: n differences leave n - 1 degrees of freedom, since their mean "
+        "is estimated, too.",
         means_alone: "Wrong for {wrong} of {cases} inputs: the better mean alone decides, however far the seeds lie "
         "apart.",
         not_paired: "Wrong for {wrong} of {cases} inputs: the seeds were not paired. What a seed does to all methods "
