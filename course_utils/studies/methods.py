@@ -9,6 +9,7 @@ from typing import Any
 from peft import PeftModel
 
 from course_utils import chat, datafiles, evaluation, loading, memory, training
+from course_utils.loading.adapters import WEIGHTS
 from course_utils.studies.probe import ANSWERS, Probe
 from course_utils.studies.records import Study, grid
 from course_utils.training import LORA, Recipe
@@ -57,8 +58,8 @@ def score(recipe: Recipe) -> dict[str, Any]:
     """
     tokenizer = loading.load_tokenizer(recipe.model, revision=recipe.revision)
     rows = {split: datafiles.load_task(recipe.data, split) for split in datafiles.SPLITS}
-    model = training.prepare_model(recipe)
     before = _of_the_base(replace(recipe, adapter=None, steps=0, lr=ADDITION.lr, seed=ADDITION.seed))
+    model = training.prepare_model(recipe)  # behind that, so that two models are never in memory at once
     probe, cost = Probe(model, tokenizer, recipe, rows, SCORING, before=before), {}
     if recipe.steps:
         history = training.fit(model, chat.encode_answers(rows["train"], tokenizer, recipe.template), recipe)
@@ -84,7 +85,7 @@ def file_bytes(model: PeftModel) -> int:
     """Bytes of the file that PEFT saves an adapter's weights to."""
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder, save_embedding_layers=False)  # "auto" would ask the hub
-        return (Path(folder) / "adapter_model.safetensors").stat().st_size
+        return (Path(folder) / WEIGHTS).stat().st_size
 
 
 def _recipes() -> list[Recipe]:

@@ -12,9 +12,9 @@ from torch.nn.functional import kl_div, log_softmax
 
 from course_utils.batches import collate, supervised_logits
 from course_utils.chat import Example
+from course_utils.loading.adapters import WEIGHTS
 from course_utils.training.traps import Finding
 
-WEIGHTS = "adapter_model.safetensors"
 MARGIN = 0.01  # nats per token: rounding stays far below it, also that of a merge in 16 bits
 
 

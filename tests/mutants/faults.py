@@ -1528,7 +1528,7 @@ FAULTS = [
     Fault(
         "an adapter's bytes are those of its configuration",
         "course_utils/studies/methods.py",
-        '(Path(folder) / "adapter_model.safetensors").stat()',
+        "(Path(folder) / WEIGHTS).stat()",
         '(Path(folder) / "adapter_config.json").stat()',
         "tests/test_methods.py::test_the_bytes_are_those_of_the_file",
     ),
