@@ -327,6 +327,17 @@ def test_datasheet_quotes_the_study_of_the_ranks():
         assert f"| r = {r:.0f}, {lr:g} | {means} |" in text
 
 
+def test_datasheet_quotes_the_studies_of_methods_and_of_places():
+    text = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    untrained = studies.table("methods").query("steps == 0")["general_nll"].item()
+    for study, name in (("methods", "variant"), ("placement", "place")):
+        for (arm, lr), runs in studies.table(study).query("steps > 0").groupby([name, "lr"]):
+            scores = runs["accuracy"], runs["validation_nll"], runs["general_nll"] - untrained
+            assert f"| {arm}, {lr:g} | {' | '.join(quoted(score, 3) for score in scores)} |" in text
+            assert sorted(runs["seed"]) == [0, 1, 2]
+    assert f"LoRA with {studies.table('placement')['trained'].unique().item():,} trained parameters" in text
+
+
 SETTING = ["data", "method", "r", "lr", "schedule", "trainable"]
 
 

@@ -21,7 +21,6 @@ FLOORS = (  # from the cellar up; a room imports only from floors below its own,
     "course",
 )
 FLOOR = {room: number for number, names in enumerate(FLOORS) for room in names.split()}
-WAITING = {"lit"}  # rooms whose section of a lesson is still to come
 FREE = {"intervals", "plots"}  # they need nothing of the course
 STAFF = {"core", "course"}  # no notebook opens them
 FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.parent != PACKAGE or path.stem != "__init__"]
@@ -67,7 +66,7 @@ def test_imports_have_no_circle():
 
 
 def test_the_doors_are_what_notebooks_open_and_notebooks_open_doors_alone():
-    assert {room(name) for name in NAMES} - STAFF - WAITING == {room(name) for name in OPENED}
+    assert {room(name) for name in NAMES} - STAFF == {room(name) for name in OPENED}
     assert [name for name in OPENED if name.count(".") > 1] == []
 
 

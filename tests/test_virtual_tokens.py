@@ -1,5 +1,6 @@
 """Prompt tuning and its kin: a batch is scored, trained and answered as one row at a time is, written out by hand."""
 
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from transformers import DynamicCache
 
 from course_utils import chat, evaluation, training
-from course_utils.batches import batches, collate, token_losses
+from course_utils.batches import batches, collate, collate_prompts, token_losses
 from course_utils.training import Recipe
 from tests.conftest import made_examples, tiny, toy_tokenizer
 
@@ -115,3 +116,18 @@ def test_answers_to_prompts_of_different_lengths_are_those_of_each_prompt_alone(
         while len(ids) < start + 6 and ids[-1] != tokenizer.eos_token_id:
             ids.append(logits(adapted, ids)[-1].argmax().item())
         assert answer.text == tokenizer.decode([i for i in ids[start:] if i != tokenizer.eos_token_id]).strip()
+
+
+def test_peft_warns_of_positions_where_there_may_be_padding_and_not_where_there_is_none(adapted):
+    """Virtual tokens in the input make PEFT leave positions out: wrong behind padding, nothing where there is none."""
+    tokenizer = toy_tokenizer(eos_token="</s>", pad_token="</s>")
+    prompts = [chat.encode_prompt(chat.question("tell " * n + "me"), tokenizer) for n in (1, 2)]
+    padded = collate_prompts(prompts, tokenizer.pad_token_id)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        evaluation.generate(adapted, tokenizer, [chat.question("tell me")], max_new_tokens=2)
+        silent = not any("Position ids" in str(each.message) for each in seen)
+        adapted.generate(**padded, max_new_tokens=2, pad_token_id=tokenizer.pad_token_id)
+    in_the_input = adapted.active_peft_config.peft_type != "PREFIX_TUNING"
+    assert silent
+    assert any("Position ids" in str(each.message) for each in seen) == in_the_input

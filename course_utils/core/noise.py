@@ -2,6 +2,8 @@
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 WARNINGS = (
     # transformers warns about its own attribute, which PEFT and TRL read
@@ -11,6 +13,8 @@ WARNINGS = (
     ("`gradient_checkpointing_(en|dis)able` is deprecated", FutureWarning),
     # transformers about the name by which PEFT passes it the vectors of prefix tuning
     ("`?past_key_values`? is deprecated", FutureWarning),
+    # PEFT about the width of a norm, which it asks for at every layer, and which LN tuning has no use for
+    ("Unsupported layer type .*RMSNorm", UserWarning),
     # PEFT asks the hub for the default model's vocabulary at every save. Without a network it says so, twice, and saves
     # all the same. (Who adds tokens to that model passes `save_embedding_layers=True`.)
     ("(?s)Unable to fetch remote file .* in HuggingFaceTB/SmolLM2-135M-Instruct", UserWarning),
@@ -22,6 +26,18 @@ LOGGERS = (
     # one line per layer and forward pass on the cast of inputs in LLM.int8()
     "bitsandbytes.autograd._functions",
 )
+
+
+@contextmanager
+def of_unpadded_prompts() -> Iterator[None]:
+    """While it lasts, PEFT does not warn that behind virtual tokens it leaves positions out.
+
+    Only for prompts without padding, whose positions are those that the model counts by itself. Where there is padding
+    the warning means what it says, so it is not among `WARNINGS`.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Position ids are not supported", category=UserWarning)
+        yield
 
 
 def quiet() -> None:

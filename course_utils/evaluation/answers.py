@@ -13,6 +13,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from course_utils.batches import Batch, collate_prompts
 from course_utils.chat import TEMPLATES, Turn, encode_prompt, end_id, normalized
+from course_utils.core import noise
 from course_utils.evaluation.mode import evaluating
 from course_utils.evaluation.plain_layers import plain_layers
 
@@ -49,7 +50,7 @@ def generate(
     prompts = [encode_prompt(thread, tokenizer, template) for thread in checked]
     pad = end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     lengths = [len(prompt) for prompt in prompts]
-    with evaluating(model) as device, plain_layers(model), _head_sees_one_piece(model):
+    with evaluating(model) as device, plain_layers(model), _head_sees_one_piece(model), noise.of_unpadded_prompts():
         for chosen in _batches(lengths, batch_size, padded=not _has_virtual_tokens(model)):
             batch = collate_prompts([prompts[index] for index in chosen], pad)
             asked = {name: tensor.to(device) for name, tensor in batch.items()}

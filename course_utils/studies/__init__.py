@@ -3,8 +3,21 @@
 from course_utils.studies import guanaco, qlora
 from course_utils.studies.dates import DATES, WATCHED
 from course_utils.studies.forgetting import looks
-from course_utils.studies.methods import METHODS
+from course_utils.studies.methods import METHODS, file_bytes
 from course_utils.studies.placement import PLACES
 from course_utils.studies.records import Study, grid, record, table
 
-__all__ = ["DATES", "METHODS", "PLACES", "WATCHED", "Study", "grid", "guanaco", "looks", "qlora", "record", "table"]
+__all__ = [
+    "DATES",
+    "METHODS",
+    "PLACES",
+    "WATCHED",
+    "Study",
+    "file_bytes",
+    "grid",
+    "guanaco",
+    "looks",
+    "qlora",
+    "record",
+    "table",
+]

@@ -18,8 +18,8 @@ SEEDS = [0, 1, 2]
 DEFAULTS = {"task_type": "CAUSAL_LM"}  # what a method leaves unsaid is PEFT's default for a model of Llama's shape
 VIRTUAL = {**DEFAULTS, "num_virtual_tokens": 20}
 # Each method with its adapter and its rates. They were chosen before the first run: a decade in steps of about three,
-# in which a published rate lies. PEFT's own comparison (method_comparison/MetaMathQA in its repository) has rates for
-# 5,000 steps, so they are at the lower end here, or below: there are 80.
+# in or near which a published rate lies. PEFT's own comparison (method_comparison/MetaMathQA in its repository) has
+# rates for 5,000 steps, so they are at the lower end here, or below: there are 80.
 METHODS: dict[str, tuple[dict[str, Any], list[float]]] = {
     # QLoRA's paper has 2e-4 (appendix B.2)
     "LoRA": (LORA, [1e-4, 3e-4, 1e-3]),

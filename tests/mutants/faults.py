@@ -21,6 +21,7 @@ PARTS = (
     "environment.yml Makefile README.md CLAIMS.md CONTRIBUTING.md".split()
 )
 LORA, LESSONS = "notebooks/01_lora.ipynb", "tests/lessons/test_01_lora.py"
+PEFT_LESSON, PEFT_TESTS = "notebooks/02_peft.ipynb", "tests/lessons/test_02_peft.py"
 KAIMING = "nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))"
 
 
@@ -1836,6 +1837,109 @@ FAULTS = [
         "tests/lessons/test_03_memory.py::test_what_leaves_the_gpu_is_subtracted_where_it_lies",
     ),
     Fault(
+        "IA3's factors stand behind down_proj",
+        PEFT_LESSON,
+        'feedforward: tuple[str, ...] = ("down_proj",)',
+        "feedforward: tuple[str, ...] = ()",
+        f"{PEFT_LESSON}::ia3-equal",
+    ),
+    Fault(
+        "the places of virtual tokens are counted in the loss",
+        PEFT_LESSON,
+        "logits[:, P:-1].flatten(0, 1)",
+        "logits[:, : -P - 1].flatten(0, 1)",
+        f"{PEFT_LESSON}::prompt-loss",
+    ),
+    Fault(
+        "prefix tuning takes keys for values",
+        PEFT_LESSON,
+        "for layer, (keys, values) in enumerate",
+        "for layer, (values, keys) in enumerate",
+        f"{PEFT_TESTS}::test_a_prefix_of_real_keys_and_values_is_that_text",
+    ),
+    Fault(
+        "virtual tokens leave the attention mask as it was long",
+        PEFT_LESSON,
+        "mask = torch.cat([attention_mask.new_ones(rows, len(self.prompt)), attention_mask], dim=1)",
+        "mask = torch.cat([attention_mask.new_zeros(rows, len(self.prompt)), attention_mask], dim=1)",
+        f"{PEFT_TESTS}::test_a_prompt_of_real_embeddings_is_that_text",
+    ),
+    Fault(
+        "P-tuning leaves its network out",
+        PEFT_LESSON,
+        "return self.network(self.prompt)",
+        "return self.prompt",
+        f"{PEFT_LESSON}::f14",
+    ),
+    Fault(
+        "DoRA takes the length of columns",
+        PEFT_LESSON,
+        "(self.m / adapted.norm(dim=1).detach())[:, None] * adapted",
+        "self.m[:, None] / adapted.norm().detach() * adapted",
+        f"{PEFT_TESTS}::test_dora_starts_as_its_base_has_rows_of_length_m_and_equals_pefts",
+    ),
+    Fault(
+        "DoRA takes gradients of the norm",
+        PEFT_LESSON,
+        "adapted.norm(dim=1).detach()",
+        "adapted.norm(dim=1)",
+        f"{PEFT_LESSON}::l18",
+    ),
+    Fault(
+        "LoRA on other modules than the text says",
+        PEFT_LESSON,
+        'QV = {"target_modules": ["q_proj", "v_proj"]',
+        'QV = {"target_modules": ["q_proj", "o_proj"]',
+        f"{PEFT_LESSON}::count-ten",
+    ),
+    Fault(
+        "virtual tokens are trained, and not used to generate",
+        PEFT_LESSON,
+        "used = theirs.generate(input_ids=prompt",
+        "used = theirs.get_base_model().generate(input_ids=prompt",
+        f"{PEFT_LESSON}::f14",
+    ),
+    Fault(
+        "an adapter is saved before it is trained",
+        PEFT_LESSON,
+        "    _ = training.fit(model, examples, recipe)\n    model.save_pretrained(folder)\n",
+        "    model.save_pretrained(folder)\n    _ = training.fit(model, examples, recipe)\n",
+        f"{PEFT_LESSON}::reload",
+    ),
+    Fault(
+        "an adapter is put on another base",
+        PEFT_LESSON,
+        'reloaded = loading.load_adapter(lora.base_model(), files / "dates"',
+        'reloaded = loading.load_adapter(lora.rounded(lora.base_model()), files / "dates"',
+        f"{PEFT_LESSON}::reload",
+    ),
+    Fault(
+        "an adapter is not active",
+        PEFT_LESSON,
+        "    reloaded.set_adapter(task)\n    under[task]",
+        "    under[task]",
+        f"{PEFT_LESSON}::switch",
+    ),
+    Fault(
+        "two adapters are swapped in a batch",
+        PEFT_LESSON,
+        "adapter_names=names)",
+        "adapter_names=[names[1], names[0], *names[2:]])",
+        f"{PEFT_LESSON}::per-row",
+    ),
+    Fault(
+        "weights of a combination are ignored",
+        PEFT_LESSON,
+        '["dates", "units"], [0.7, 0.3], adapter_name',
+        '["dates", "units"], [1.0, 1.0], adapter_name',
+        f"{PEFT_LESSON}::combine",
+    ),
+    Fault(
+        "TIES averages signs that do not agree",
+        "notebooks/deeper/02_placement.ipynb",
+        "agree = (torch.sign(trimmed) == torch.sign(trimmed.sum(dim=0))) & (trimmed != 0)",
+        "agree = trimmed != 0",
+        "tests/lessons/test_02_placement.py::test_ties_equals_pefts_and_brute_force",
         "packed conversations see each other",
         "course_utils/batches.py",
         '{"labels", "attention_mask"} if',
