@@ -31,7 +31,8 @@ class Run:
 
     @property
     def cost(self) -> str:
-        return f"{self.seconds // 60:.0f} min {self.seconds % 60:02.0f} s, peak memory {self.peak / 1e9:.1f} GB"
+        minutes, seconds = divmod(round(self.seconds), 60)
+        return f"{minutes} min {seconds:02} s, peak memory {self.peak / 1e9:.1f} GB"
 
 
 class ThisPython(KernelSpecManager):
