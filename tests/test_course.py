@@ -138,7 +138,7 @@ def test_cost_is_written_into_the_title_cell(made, tmp_path):
         state_cost(notebook, Run(tmp_path, "A title", 1, 1))
 
 
-@pytest.mark.parametrize("seconds, written", [(59.4, "0 min 59 s"), (59.6, "1 min 00 s"), (779.7, "13 min 00 s")])
+@pytest.mark.parametrize(("seconds", "written"), [(59.4, "0 min 59 s"), (59.6, "1 min 00 s"), (779.7, "13 min 00 s")])
 def test_no_minute_has_sixty_seconds(tmp_path, seconds, written):
     assert Run(tmp_path, "A title", seconds, 1).cost.startswith(f"{written}, ")
 
