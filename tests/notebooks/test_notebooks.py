@@ -87,6 +87,16 @@ def test_stored_results_contain_no_failed_promise(name):
     assert [line for line in promises if not line.endswith("True")] == []
 
 
+SET = re.compile(r"\{'[^':{}]*'(?:, '[^':{}]*')+\}")
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_no_output_prints_a_set(name):
+    """A set of strings has another order in each process, so two runs of a cell would differ."""
+    printed = [output.get("text", "") for cell in code_cells(name) for output in cell.outputs]
+    assert [found for text in printed for found in SET.findall(text)] == []
+
+
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_title_cell_promises_and_measures(name):
     first = NOTEBOOKS[name].cells[0].source
