@@ -28,7 +28,6 @@ from itertools import islice
 from typing import Any
 
 import pandas as pd
-from sacrebleu import corpus_chrf
 from torch import nn
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -136,6 +135,8 @@ class _Watch:
         `best_nll`, `worst_nll` and `thread_nll` (replies to first questions, and whole threads) and `general_nll`, in
         nats per token; `stop_rate`, and `chrf` against the best replies, of generated answers to first questions.
         """
+        from sacrebleu import corpus_chrf  # of the sft packages, which those who read the records need not have
+
         found = {f"{name}_nll": evaluation.nll(self.model, rows).mean for name, rows in self.measured.items()}
         passages = datafiles.load_passages()[:: SCORING["passages"]]
         general = evaluation.general_nll(self.model, self.tokenizer, passages, SCORING["max_length"])
