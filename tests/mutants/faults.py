@@ -1403,9 +1403,16 @@ FAULTS = [
     Fault(
         "a card calls an adapter a whole model",
         "course_utils/training/card.py",
-        'library, load = "peft", "model',
-        'library, load = library, "model',
+        '"library_name": "peft" if recipe.adapter',
+        '"library_name": "transformers" if recipe.adapter',
         "tests/test_recipe_file.py::test_the_card_says_how_it_was_made",
+    ),
+    Fault(
+        "the lines on a card load the base as it was published",
+        "course_utils/training/card.py",
+        'options += ", quantization_config=quantized"',
+        'options += ""',
+        "tests/test_recipe_file.py::test_the_lines_on_a_card_load_the_weights_that_it_was_trained_on",
     ),
     Fault(
         "a rate that YAML reads as text stays one",
