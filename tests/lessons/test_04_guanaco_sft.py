@@ -1,14 +1,17 @@
 """What notebook 04 defines, taken out of it and held against the file, transformers' own templates, and a count."""
 
+import copy
 import json
 
 import pytest
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
 
 from course_utils import chat, datafiles, lessons
 from course_utils.core import files
 from course_utils.datafiles import Message
 from course_utils.studies import guanaco as study
-from tests.conftest import made_examples
+from tests.conftest import made_examples, tiny
 
 lesson = lessons.definitions("04_guanaco_sft")
 THREADS = [
@@ -51,6 +54,45 @@ def test_ids_and_mask_are_those_of_a_template_that_marks_the_answers(tokenizer, 
     ids, labels = lesson.encode(thread, tokenizer)
     assert ids == other["input_ids"]
     assert [int(label != -100) for label in labels] == other["assistant_masks"]
+
+
+def test_trl_trains_on_the_same_ids_and_labels(tokenizer, tmp_path):
+    """Its trainer makes both itself, from the marked template."""
+    marked = copy.deepcopy(tokenizer)
+    marked.chat_template = lesson.MARKED
+    how = {"assistant_only_loss": True, "max_length": None, "use_cpu": True, "bf16": False, "report_to": "none"}
+    trainer = SFTTrainer(
+        model=tiny(len(tokenizer)),
+        args=SFTConfig(str(tmp_path), **how),
+        train_dataset=Dataset.from_list([{"messages": thread} for thread in THREADS]),
+        processing_class=marked,
+    )
+    batch = trainer.data_collator([trainer.train_dataset[place] for place in range(len(THREADS))])
+    for place, thread in enumerate(THREADS):
+        ids, labels = lesson.encode(thread, tokenizer)
+        assert batch["input_ids"][place][: len(ids)].tolist() == ids
+        assert batch["labels"][place].tolist() == labels + [-100] * (batch["labels"].shape[1] - len(ids))
+
+
+@pytest.mark.parametrize("thread", THREADS)
+def test_qlora_py_has_labels_on_all_but_the_beginning_and_one_end(tokenizer, thread):
+    ids, labels = lesson.as_qlora(thread, tokenizer)
+    assert labels == [-100, *ids[1:]]
+    assert tokenizer.decode(ids[1:]) == lesson.written(thread, "") + "<|im_end|>"
+
+
+def test_the_best_replies_are_longer_by_the_seven_percent_of_the_text(tokenizer):
+    trees = datafiles.load_conversations(split="train")
+    tokens = {
+        side: sum(
+            label != -100
+            for tree in trees
+            for thread in study.first_replies(tree, side)
+            for label in chat.encode(thread, tokenizer)["labels"]
+        )
+        for side in ("best", "worst")
+    }
+    assert 1.06 < tokens["best"] / tokens["worst"] < 1.08
 
 
 @pytest.mark.parametrize("thread", THREADS)
