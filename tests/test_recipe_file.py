@@ -22,7 +22,7 @@ from course_utils.core.files import ROOT
 from course_utils.loading.precisions import quantization_config
 from course_utils.training import LORA, Recipe
 from course_utils.training.__main__ import main
-from course_utils.training.card import Run, card
+from course_utils.training.card import Run, model_card
 from tests.conftest import tiny, toy_tokenizer
 from tests.test_shapes import SPEAKERS
 
@@ -104,7 +104,7 @@ def test_the_lines_on_a_card_load_the_weights_that_it_was_trained_on(tmp_path, p
             torch.nn.init.normal_(parameter)
     trained.save_pretrained(tmp_path / "adapter")
     said = Run("made", recipe, recipe.model, 1, 0, [1.0], None, None, 1)
-    (lines,) = re.findall(r"```python\n(.*?)```", card(said), re.DOTALL)
+    (lines,) = re.findall(r"```python\n(.*?)```", model_card(said), re.DOTALL)
     there = {"folder": str(tmp_path / "adapter")}
     exec(lines, there)
     ids = torch.arange(3, 20)[None]
@@ -143,7 +143,7 @@ import sys
 from transformers import TrainerCallback
 from course_utils.training import sft
 from course_utils.training.__main__ import main
-from course_utils.training.card import Run, card
+from course_utils.training.card import Run, model_card
 import os, signal
 
 class Killed(TrainerCallback):

@@ -23,7 +23,7 @@ class Run:
     processes: int
 
 
-def card(run: Run) -> str:
+def model_card(run: Run) -> str:
     """The model card, Markdown behind the header that the hub reads."""
     recipe = run.recipe
     header = {

@@ -180,7 +180,7 @@ EXEMPT = {  # passages whose numbers nothing records, and why
         "More than 20 points holds against one Alpaca only, the 7B (64.4)": PUBLISHED,
         "only 80 % of their 7B runs": PUBLISHED,
         "on 80 prompts. If the place": "printed by the next cell",
-        "A small model: `r = 16`, `lora_alpha = 32`, 5e-4 (the recipe) to 1e-3 (the edge of notebook 01's grid)": DEFINITION,
+        "`r = 16`, `lora_alpha = 32`, 5e-4 (the recipe) to 1e-3 (the edge of notebook 01's grid)": DEFINITION,
         "Guanaco: `r = 64`, `lora_alpha = 16`, 2e-4 up to 13 billion parameters, 1e-4 at 33 and 65. Rate": PUBLISHED,
     },
     "04_judging": {
