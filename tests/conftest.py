@@ -56,6 +56,15 @@ def examples(tokenizer) -> list[chat.Example]:
     return chat.encode_answers(datafiles.load_task("dates", "train")[:8], tokenizer)
 
 
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The device of the tests marked `gpu`, which the CPU profile would keep them from."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA GPU")
+    monkeypatch.delenv("COURSE_PROFILE", raising=False)
+    return "cuda"
+
+
 SPECIAL = ("<s>", "</s>", "<|im_start|>", "<|im_end|>")
 
 

@@ -9,11 +9,14 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity
 from torch.profiler import profile as profiler
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from course_utils import memory
 from course_utils.core.files import ROOT
 from course_utils.course import marks
-from tests.bench import peaks, profile, report, speed
+from course_utils.loading.precisions import quantization_config
+from tests import paged_process
+from tests.bench import peaks, profile, random_weights, report, speed
 
 
 class Turns:
@@ -123,3 +126,83 @@ def test_peaks_are_measured_for_every_method_batch_and_length_with_and_without_c
         (4, False),
         (4, True),
     }
+
+
+@pytest.fixture(scope="module")
+def small() -> LlamaConfig:
+    shape = {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3}
+    return LlamaConfig(num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True, **shape)
+
+
+def test_random_weights_are_quantized_as_transformers_does_it(small, tmp_path):
+    """The same layers, and the same bytes of each kind, as of weights that are read from a file."""
+    random_weights.random_model(small, "bf16", "cpu").save_pretrained(tmp_path)
+    options = {"quantization_config": quantization_config("nf4-dq", torch.bfloat16), "device_map": "cpu"}
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16, **options).requires_grad_(False)
+    ours = random_weights.random_model(small, "nf4-dq", "cpu")
+    kinds = [{n: (p.shape, p.dtype) for n, p in model.named_parameters()} for model in (ours, theirs)]
+    assert kinds[0] == kinds[1]
+    assert memory.ledger(ours).equals(memory.ledger(theirs))
+    assert memory.count_parameters(ours) == memory.count_parameters(theirs)
+    buffers = [dict(model.named_buffers()) for model in (ours, theirs)]
+    assert all(torch.equal(buffers[0][name], buffers[1][name]) for name in buffers[1])
+    for name, weight in ours.named_parameters():
+        if weight.dtype == torch.bfloat16:
+            spread = 0 if "norm" in name else small.initializer_range
+            assert weight.float().std().item() == pytest.approx(spread, rel=0.1), name
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"method": "lora"},
+        {"method": "qlora", "adapter_precision": "bf16", "optimizer": "paged_adamw", "checkpointing": True},
+    ],
+    ids=["lora", "qlora"],
+)
+def test_steps_on_random_weights_train_the_adapter_alone(small, fields):
+    settings = memory.Settings(model=small, r=4, length=32, micro_batch=2, **fields)
+    model = random_weights.prepared(settings, "cpu")
+    trained = {name: p.dtype for name, p in model.named_parameters() if p.requires_grad}
+    assert len(trained) == 3 * 7 * 2
+    assert set(trained.values()) == {torch.bfloat16 if "adapter_precision" in fields else torch.float32}
+    assert all("lora_" in name for name in trained)
+    losses, _ = random_weights.train(settings, "cpu")
+    assert len(losses) == 3
+    assert losses[2] < losses[1] < losses[0]
+
+
+def test_a_plan_on_a_gpu_is_recorded_with_its_settings_and_losses(monkeypatch, capsys):
+    monkeypatch.setattr(random_weights, "train", lambda settings, device: ([3.0, 2.0, 1.0], 50_000_000_000))
+    (row,) = peaks.main_gpu([peaks.LLAMA_65B]).to_dict("records")
+    assert (
+        row["planned_bytes"]
+        == memory.plan(
+            "LLaMA-65B",
+            **{
+                name: row[name] for name in ("method", "r", "adapter_precision", "optimizer", "length", "checkpointing")
+            },
+        ).peak
+    )
+    assert row["error_percent"] == pytest.approx(100 * (row["planned_bytes"] / 50e9 - 1), abs=0.05)
+    assert (row["first_loss"], row["last_loss"]) == (3.0, 1.0)
+    assert "LLaMA-65B" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
+@pytest.mark.parametrize("kind", ["AdamW", "PagedAdamW"])
+def test_a_run_with_a_spike_is_a_plain_loop(kind):
+    found = paged_process.train(kind, 16, (4, 32, 4), "cpu")
+    torch.manual_seed(0)
+    layers = nn.Sequential(*(nn.Linear(16, 16) for _ in range(paged_process.LAYERS)))
+    optimizer, losses = torch.optim.AdamW(layers.parameters(), lr=1e-4), []
+    for length in (4, 32, 4):
+        x = torch.randn(length, 16)
+        loss = nn.functional.mse_loss(layers(x), x)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert found["losses"] == pytest.approx(losses, rel=1e-5)
+    assert found["weights"] == pytest.approx(sum(p.sum().item() for p in layers.parameters()), rel=1e-5)
+    assert found["paged"] == 0  # there are no pages on a CPU

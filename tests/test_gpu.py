@@ -25,15 +25,6 @@ RECIPE = Recipe(precision="nf4-dq", adapter=LORA, lr=1e-3, steps=5)
 FP16, BF16 = {"fp16": True, "bf16": False}, {"fp16": False, "bf16": True}
 
 
-@pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The device of these tests, which the CPU profile would keep them from."""
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA GPU")
-    monkeypatch.delenv("COURSE_PROFILE", raising=False)
-    return "cuda"
-
-
 @pytest.fixture(scope="module")
 def threads(tokenizer: PreTrainedTokenizerBase) -> list[Example]:
     """Short conversations to train on."""

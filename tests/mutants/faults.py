@@ -22,6 +22,7 @@ PARTS = (
 )
 LORA, LESSONS = "notebooks/01_lora.ipynb", "tests/lessons/test_01_lora.py"
 PEFT_LESSON, PEFT_TESTS = "notebooks/02_peft.ipynb", "tests/lessons/test_02_peft.py"
+QLORA, QLORA_TESTS = "notebooks/03_qlora.ipynb", "tests/lessons/test_03_qlora.py"
 KAIMING = "nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))"
 
 
@@ -1732,6 +1733,106 @@ FAULTS = [
         "tests/test_qlora_study.py::test_the_words_are_those_of_the_rule",
     ),
     Fault(
+        "a level of NF4 is off by a thousandth",
+        QLORA,
+        "    return levels / levels.max()",
+        "    return levels / levels.max() + 1e-3 * (torch.arange(16) == 3)",
+        f"{QLORA_TESTS}::test_nf4_levels_are_bitsandbytes_bit_for_bit_and_zero_is_exact",
+    ),
+    Fault(
+        "the zero of NF4 is not exact",
+        QLORA,
+        "sorted([*negative, 0.0, *positive])",
+        "sorted([*negative, 1e-3, *positive])",
+        f"{QLORA_TESTS}::test_nf4_levels_are_bitsandbytes_bit_for_bit_and_zero_is_exact",
+    ),
+    Fault(
+        "a block has one weight more",
+        QLORA,
+        "def quantize(weight: torch.Tensor, blocksize: int = 64)",
+        "def quantize(weight: torch.Tensor, blocksize: int = 65)",
+        f"{QLORA_TESTS}::test_blockwise_nf4_is_bitsandbytes_bit_for_bit",
+    ),
+    Fault(
+        "the two indexes of a byte are swapped",
+        QLORA,
+        "index[0::2] << 4 | index[1::2]",
+        "index[1::2] << 4 | index[0::2]",
+        f"{QLORA_TESTS}::test_blockwise_nf4_is_bitsandbytes_bit_for_bit",
+    ),
+    Fault(
+        "double quantization does not subtract the mean",
+        QLORA,
+        "rows = (absmax - offset).reshape(-1, 256)",
+        "rows = absmax.reshape(-1, 256)",
+        f"{QLORA_TESTS}::test_double_quantization_is_bitsandbytes_but_where_its_search_takes_a_neighbor",
+    ),
+    Fault(
+        "a packed weight counts with half its numbers",
+        "course_utils/memory/measured.py",
+        "parameter.numel() if state is None else state.shape.numel()",
+        "parameter.numel()",
+        "tests/test_memory.py::test_4_bit_layer_has_the_bits_of_the_paper",
+    ),
+    Fault(
+        "an embedding of the base is trained beside the adapter",
+        QLORA,
+        "model = get_peft_model(in_4_bits, config)",
+        "model = get_peft_model(in_4_bits, config)\nin_4_bits.get_input_embeddings().requires_grad_(True)",
+        f"{QLORA}::q24-verdict",
+    ),
+    Fault(
+        "the base passes no gradient on",
+        QLORA,
+        "model = get_peft_model(in_4_bits, config)",
+        "model = get_peft_model(in_4_bits, config)\n"
+        "for m in model.modules():\n    if isinstance(m, Linear4bit):\n"
+        "        m.register_forward_hook(lambda module, inputs, output: output.detach())",
+        f"{QLORA}::reach",
+    ),
+    Fault(
+        "a cut layer still passes a gradient on",
+        QLORA,
+        "    return output.detach()",
+        "    return output.clone()",
+        f"{QLORA_TESTS}::test_a_cut_layer_has_the_same_output_and_passes_no_gradient_on",
+    ),
+    Fault(
+        "what was merged stays in 4 bits",
+        QLORA,
+        'compute_dtype=torch.float32, device="cpu").dequantize()',
+        'compute_dtype=torch.float32, device="cpu")',
+        f"{QLORA}::merge-table",
+    ),
+    Fault(
+        "a page that comes back has forgotten its states",
+        QLORA,
+        "self.card[name] = self.cpu.pop(name).clone()",
+        "self.card[name] = torch.zeros_like(self.cpu.pop(name))",
+        f"{QLORA_TESTS}::test_paging_changes_no_loss_and_moves_nothing_without_a_spike",
+    ),
+    Fault(
+        "the page used last moves out first",
+        QLORA,
+        "self.card.popitem(last=False)",
+        "self.card.popitem(last=True)",
+        f"{QLORA_TESTS}::test_pages_move_out_in_the_order_of_their_last_use_and_come_back_unaltered",
+    ),
+    Fault(
+        "a scale of MXFP4 is no power of two",
+        QLORA,
+        ".log2().floor()\n",
+        ".log2()\n",
+        f"{QLORA_TESTS}::test_nvfp4_has_a_scale_that_e4m3_can_hold_and_mxfp4_a_power_of_two",
+    ),
+    Fault(
+        "LoftQ keeps one direction less",
+        QLORA,
+        "low_rank = (U[:, :r] * S[:r]) @ Vh[:r]",
+        "low_rank = (U[:, : r - 1] * S[: r - 1]) @ Vh[: r - 1]",
+        f"{QLORA_TESTS}::test_loftq_starts_nearer_to_the_weights_than_quantizing_alone",
+    ),
+    Fault(
         "the planner forgets the constants of quantization",
         "course_utils/memory/weights.py",
         "        constants += scales * tensor.times",
@@ -1992,14 +2093,23 @@ FAULTS = [
     ),
 ]
 SEEN_IN_CELLS = {  # faults that a test notices, and a cell of the lesson as well
-    "lora_alpha / r is not applied": "5564c5bb",
-    "A and B start the wrong way round": "5564c5bb",
-    "attention layers are skipped": "58873788",
-    "merging forgets the scale": "09f50757",
+    "lora_alpha / r is not applied": f"{LORA}::5564c5bb",
+    "A and B start the wrong way round": f"{LORA}::5564c5bb",
+    "attention layers are skipped": f"{LORA}::58873788",
+    "merging forgets the scale": f"{LORA}::09f50757",
+    "a level of NF4 is off by a thousandth": f"{QLORA}::nf4-levels",
+    "the zero of NF4 is not exact": f"{QLORA}::nf4-levels",
+    "a block has one weight more": f"{QLORA}::comparisons",
+    "the two indexes of a byte are swapped": f"{QLORA}::comparisons",
+    "double quantization does not subtract the mean": f"{QLORA}::dq-compare",
+    "a packed weight counts with half its numbers": f"{QLORA}::m17-verdict",
+    "a cut layer still passes a gradient on": f"{QLORA}::f30-verdict",
+    "a page that comes back has forgotten its states": f"{QLORA}::paged-verdicts-code",
+    "LoftQ keeps one direction less": f"{QLORA}::loftq-error",
 }
 NAMED = {fault.name: fault for fault in FAULTS}
 FAULTS += [
-    replace(NAMED[name], name=f"{name}, seen in its cell", caught_by=f"{LORA}::{cell}", quick=False)
+    replace(NAMED[name], name=f"{name}, seen in its cell", caught_by=cell, quick=False)
     for name, cell in SEEN_IN_CELLS.items()
 ]
 FAULTS += [
