@@ -62,6 +62,10 @@ def runs(groups, x=("accuracy",), **options):
             lambda: runs({"a": LOOKS}, line="run"),
             "a: 2 runs, at the end accuracy 0.8 and lost 0.2 on average.",
         ),
+        (
+            lambda: runs({"a": LOOKS[:2], "b": LOOKS[2:3]}, line="run"),
+            "a: lost 0.01 at accuracy 0.1, to 0.1 at 0.9.\nb: lost 0.02 at accuracy 0.3.",
+        ),
     ],
 )
 def test_pictures_describe_themselves(make, words, capsys):

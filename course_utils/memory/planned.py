@@ -19,7 +19,7 @@ BAR = {  # what a bar shows, and of which parts it consists
     "trained weights": ("trainable weights",),
     "gradients": ("gradients",),
     "optimizer states": ("optimizer states",),
-    "activations, logits": ("activations", "logits"),
+    "activations and logits": ("activations", "logits"),
     "rest": ("copies of weights", "workspace"),
 }
 

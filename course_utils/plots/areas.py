@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from course_utils.plots.style import COLORS, FONT, Picture, canvas, checked, name_axes, short, side_by_side, some
 
@@ -80,7 +81,8 @@ def histogram(title: str, xlabel: str, values: Sequence[float], marks: Sequence[
     axes.hist(values, bins=80, weights=np.full(len(values), 1 / len(values)), color=COLORS[5])
     for mark in marks:
         checked(f"{title}, marks", mark)
-        axes.axvline(mark, color=COLORS[1], linewidth=1.5, linestyle="--")
+        axes.axvline(mark, color="black", linewidth=1, linestyle="--")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
     return figure.described(
         f"Histogram of {len(values)} values, with {len(marks)} marks; "

@@ -83,11 +83,14 @@ def _plain(number: float) -> str:
 
 
 def _summary(name: str, frame: pd.DataFrame, x: str, y: str, line: str | None) -> str:
-    """Where each run ends, or all dots between the least and the largest."""
+    """Where each run ends, from where to where a single one goes, or all dots between the least and the largest."""
+    first, end = frame.iloc[0], frame.iloc[-1]
+    if len(frame) == 1:
+        return f"{name}: {y} {end[y]:.3g} at {x} {end[x]:.3g}."
     if line is None:
         low, high = frame[y].min(), frame[y].max()
-        if len(frame) == 1:
-            return f"{name}: {y} {high:.3g} at {x} {frame[x].iloc[0]:.3g}."
         return f"{name}: {len(frame)} runs, {y} from {low:.3g} to {high:.3g}."
+    if frame[line].nunique() == 1:
+        return f"{name}: {y} {first[y]:.3g} at {x} {first[x]:.3g}, to {end[y]:.3g} at {end[x]:.3g}."
     last = frame.groupby(line, sort=False).last()
     return f"{name}: {len(last)} runs, at the end {x} {last[x].mean():.3g} and {y} {last[y].mean():.3g} on average."

@@ -16,6 +16,8 @@ HERE = Path(__file__).parent
 BENCH_HEAD = ["dtype", "method", "variant", "tokens/s", "supervised/s", "peak GB", "x stock TRL", "x plain loop"]
 GENERATION_HEAD = ["dtype", "method", "answers", "plain, tokens/s", "ours, tokens/s", "times", "same answers"]
 GENERATION_HEAD += ["largest gap, nats"]
+PEAKS_HEAD = ["method", "sequences x tokens", "checkpointing", "planned GB"]
+PEAKS_HEAD += ["given back, GB", "error", "kept, GB", "error"]
 
 
 def record(name: str) -> Any:
@@ -117,7 +119,25 @@ def gain_of_memory(found: dict[str, Any]) -> float:
     return found["step_seconds_in_a_notebook"] / found["step_seconds"]
 
 
-PARTS = {"speed": speed_part, "generation": generation_part, "profile": profile_part}
+def peaks_part() -> str:
+    """Plans beside the measured peaks of steps, and the machine; errors are those of the plan."""
+    rows = pd.read_csv(HERE / "peaks.csv")
+    kept, back = (rows[rows["given_back"] == given_back] for given_back in (False, True))
+    lines = []
+    for one, other in zip(back.itertuples(), kept.itertuples(), strict=True):
+        step = f"{one.micro_batch} x {one.length}", "yes" if one.checkpointing else "no"
+        numbers = [f"{one.planned_bytes / 1e9:.2f}"]
+        for row in (one, other):
+            numbers += [f"{row.measured_bytes / 1e9:.2f}", f"{row.error_percent:+.1f} %"]
+        lines.append([one.method, *step, *numbers])
+    errors = [
+        f"{name}: median {each.median():.1f} %, worst {each.max():.1f} %"
+        for name, each in (("Given back", back["error_percent"].abs()), ("kept", kept["error_percent"].abs()))
+    ]
+    return f"{table(PEAKS_HEAD, lines)}\n{'; '.join(errors)}.\n\n{rows['machine'][0]}\n"
+
+
+PARTS = {"speed": speed_part, "generation": generation_part, "profile": profile_part, "peaks": peaks_part}
 
 if __name__ == "__main__":
     for mark, part in PARTS.items():
