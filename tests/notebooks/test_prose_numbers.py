@@ -156,7 +156,7 @@ EXEMPT = {  # passages whose numbers nothing records, and why
         "(929/960, halfway between 1 - 1/30 and 1 - 1/32)": DEFINITION,
         "if all 16 numbers are equal": RULE,
         "takes one of 16 indexes and leaves 15, an odd number, for two sides: 7 and 8": DEFINITION,
-        "with 15 values": COUNTED,
+        "with 15 values: +0 and -0 are one": COUNTED,
         "The two spikes at -1 and 1": DEFINITION,
         "lands there: 1 in 64": DEFINITION,
         "Q(0) and Q(1)": DEFINITION,
