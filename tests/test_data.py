@@ -338,6 +338,18 @@ def test_datasheet_quotes_the_studies_of_methods_and_of_places():
     assert f"LoRA with {studies.table('placement')['trained'].unique().item():,} trained parameters" in text
 
 
+def test_datasheet_quotes_the_study_of_qlora():
+    rows, text = studies.qlora.looks(), (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    for (arm, lr), runs in rows.query("step == 40").groupby(["arm", "lr"]):
+        assert f"| {arm}, {lr:g} | {quoted(runs['validation_nll'], 3)} | {quoted(runs['test_nll'], 3)} |" in text
+        assert sorted(runs["seed"]) == studies.qlora.SEEDS
+    for run in rows.query("arm == 'untrained'").itertuples():
+        assert f"| nothing, {run.precision} | {run.validation_nll:.3f} | {run.test_nll:.3f} |" in text
+    for arm in ("full", "LoRA", "QLoRA"):
+        assert set(studies.qlora.last_looks(rows, arm)["lr"]) == {rows.query("arm == @arm")["lr"].max()}
+    assert all(studies.qlora.compared(rows, "QLoRA", other).words == "worse" for other in ("LoRA", "full"))
+
+
 SETTING = ["data", "method", "r", "lr", "schedule", "trainable"]
 
 

@@ -29,7 +29,6 @@ from tests.test_rooms import imported
 RECIPE = Recipe(lr=1e-3, steps=1)
 UNDER_WAY = {  # runs are still missing, so no notebook and no document may quote it
     "guanaco",
-    "qlora",
 }
 
 
