@@ -32,7 +32,7 @@ def test_notebooks_are_the_lessons_in_their_order_and_then_their_deeper_halves()
     lessons = ["01_lora", "02_peft", "03_qlora", "04_guanaco_sft"]
     assert [path.stem for path in files.lessons()] == lessons
     assert [path.stem for path in files.notebooks()] == [*lessons, "01_why_lora", "02_placement", "03_memory"]
-    numbers = ["01", "02"]
+    numbers = ["01", "02", "03"]
     both = [(folder, number) for folder in ("exercises", "solutions") for number in numbers]
     assert [(path.parent.name, path.stem) for path in files.workbooks()] == both
     assert [path.parent.name for path in files.workbooks("solutions")] == ["solutions"] * len(numbers)
