@@ -50,7 +50,7 @@ def test_executes_and_measures(made):
 def test_each_section_is_timed_and_the_times_are_kept_beside_the_notebook(tmp_path):
     """A slow section is slow, one of text is left out, and no timestamp stays in a notebook."""
     slow, path = "import time; time.sleep(0.4)", tmp_path / "made.ipynb"
-    texts = f"{TITLE}\n\n## First", "1", slow, "## Only text", "text\n\n## Second, after text", "2", "", "## Last", "3"
+    texts = f"{TITLE}\n\n## First", slow, "1", "## Only text", "text\n\n## Second, after text", "2", "", "## Last", "3"
     cells = [v4.new_code_cell(t) if t in ("1", "2", "3", "", slow) else v4.new_markdown_cell(t) for t in texts]
     nbformat.write(v4.new_notebook(cells=cells), path)
     notebook, run = execute(path)
