@@ -53,7 +53,7 @@ def run(path: Path, target: Path, in_place: bool, order: list[str]) -> Run:
     write_whole(target / f"{name}.html", pages.page(notebook, order, name))
     if in_place:
         write_whole(path, text)
-        if path in lessons():
+        if any(path.samefile(lesson) for lesson in lessons()):
             sections.keep(path.stem, done.sections)
         for file, picture in readme.pictures(notebook).items():
             write_whole(path.parent / file, picture)
