@@ -96,7 +96,8 @@ def _difference(exercise: Exercise, yours: Outcome, expected: Outcome) -> list[s
     said = [f"It changes its input {name} in place: make a new one instead." for name in yours.changed]
     missing, more = expected.parts.keys() - yours.parts.keys(), yours.parts.keys() - expected.parts.keys()
     if yours.kind != expected.kind and (missing or more):
-        return [*said, f"Your result is {yours.kind}; expected is {expected.kind}."]
+        lost = ": is there no `return`? Expected" if yours.kind == "None" else "; expected"
+        return [*said, f"Your result is {yours.kind}{lost} is {expected.kind}."]
     if missing or more:
         return [
             *said,

@@ -108,6 +108,15 @@ def how_many_more(differences, margin):
     return seeds_to_decide(differences, margin) - len(differences)
 
 
+def none_for_never(differences, margin):
+    found = seeds_to_decide(differences, margin)
+    return None if found == math.inf else found
+
+
+def most_for_never(differences, margin):
+    return min(seeds_to_decide(differences, margin), MOST)
+
+
 def all_at_once(differences, margin):
     n = np.arange(len(differences), MOST + 1)
     half = stats.t.ppf(0.975, n - 1) * np.std(differences, ddof=1) / np.sqrt(n)
@@ -144,6 +153,10 @@ EXERCISE = Exercise(
         "of n of them is surer by the root of n.",
         from_two_on: "Wrong for {wrong} of {cases} studies: {yours:g} seeds are fewer than there are. What is decided "
         "already needs no more, but also no less.",
+        none_for_never: "Wrong for {wrong} of {cases} studies: None comes back where 100 seeds are not enough, which "
+        "is no number. Behind the loop, return `math.inf`.",
+        most_for_never: "Wrong for {wrong} of {cases} studies: {yours:g} seeds were tried last and are not enough. "
+        "Where none of them are, the answer is `math.inf`.",
         how_many_more: "{yours:g} instead of {expected:g}: that is how many more. Asked for are all of them.",
     },
     hints=(
