@@ -166,6 +166,8 @@ def test_parts_are_compared_one_by_one():
     assert wrong[2] == "Also different: b, item 1."
     fewer = "Your result is a dict with the keys b; expected is a dict with the keys a, b."
     assert fewer in say(keys, lambda n: {"b": (20, "x")})
+    nothing = "Your result is None: is there no `return`? Expected is a dict with the keys a, b."
+    assert nothing in say(keys, lambda n: None)
     nested = "Missing in your result: b, item 0, b, item 1; not asked for: b."
     assert nested in say(keys, lambda n: {"a": 10, "b": 20})
     assert "The part 'b, item 1' is 'y', expected 'x'." in say(keys, lambda n: {"a": 10, "b": (20, "y")})

@@ -33,7 +33,7 @@ def test_notebooks_are_the_lessons_in_their_order_and_then_their_deeper_halves()
     assert [path.stem for path in files.lessons()] == lessons
     deeper = ["01_why_lora", "02_placement", "03_memory", "04_judging"]
     assert [path.stem for path in files.notebooks()] == [*lessons, *deeper]
-    numbers = ["01", "02", "03"]
+    numbers = ["01", "02", "03", "04"]
     both = [(folder, number) for folder in ("exercises", "solutions") for number in numbers]
     assert [(path.parent.name, path.stem) for path in files.workbooks()] == both
     assert [path.parent.name for path in files.workbooks("solutions")] == ["solutions"] * len(numbers)

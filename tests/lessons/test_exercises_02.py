@@ -132,9 +132,13 @@ def test_a_gap_is_clear_where_its_p_value_times_the_pairs_is_below_a_twentieth()
 
 def test_the_stored_scores_are_those_of_the_lessons_scoreboard():
     runs = studies.table("methods").query("steps > 0")
-    for method, scores in gaps.stored_scores().items():
+    stored = gaps.stored_scores()
+    for method, scores in stored.items():
         best = lesson.at_best(runs[runs["variant"] == method])
         assert scores == dict(zip(best["seed"], best["accuracy"], strict=True))
+    assert f"called {len(gaps.each_at_95(stored))} gaps" in gaps.__doc__
+    assert [len(stored), {len(scores) for scores in stored.values()}] == [8, {3}]
+    assert gaps.clear_gaps(stored) == [], "the task says that so few seeds cannot bear so many comparisons"
 
 
 def test_the_places_cost_what_the_formula_says():

@@ -43,6 +43,7 @@ def cases() -> dict[str, tuple[Message]]:
 
     deep = [said("Q2", 1, *two("A2", 0, 1)), said("Q1", 0, *two("A1", 0, 1))]
     other = [said("Q4", 1, *two("A4", 0, 1)), said("Q3", 0, *two("A3", 0, 1))]
+    asked = said("Q2", None, *two("A2", 0, 1))
     late = said("A", 0, said("Q1", 0, *two("A1", 3, 7)))
     return {
         "three replies": (said("Q", None, said("A", 2), said("B", 0), said("C", 1)),),
@@ -52,6 +53,7 @@ def cases() -> dict[str, tuple[Message]]:
             said("Q", None, said("A", 0, said("Q1", 0), said("Q2", 1)), said("B", 1), said("C", 2)),
         ),
         "a reply that nobody ranked": (said("Q", None, said("A", None), said("C", 1), said("B", 0)),),
+        "questions that nobody ranked": (said("Q", None, said("A", 0, said("Q1", None, *two("A1", 0, 1)), asked)),),
         "ranks that leave numbers out": (said("Q", None, said("B", 1), late),),
     }
 
@@ -70,12 +72,16 @@ def _walk(tree: Message, *places: int, otherwise: int = 0) -> list[str]:
 
 
 def _paths(message: Message, ranks: tuple = (), texts: tuple[str, ...] = ()) -> list[tuple[tuple, tuple, str]]:
-    """Of all paths the ranks (a rank of None last), the texts, and who has the last word; in the order of the file."""
+    """Of all paths the ranks with the places, the texts, and who has the last word; in the order of the file."""
     texts = (*texts, message.text)
     if not message.replies:
         return [(ranks, texts, message.role)]
-    below = [(reply, math.inf if reply.rank is None else reply.rank) for reply in message.replies]
-    return [path for reply, rank in below for path in _paths(reply, (*ranks, rank), texts)]
+    ranked = [math.inf if reply.rank is None else reply.rank for reply in message.replies]
+    return [
+        path
+        for place, (rank, reply) in enumerate(zip(ranked, message.replies, strict=True))
+        for path in _paths(reply, (*ranks, (rank, place)), texts)
+    ]
 
 
 def _second(paths: list, key, unanswered: bool = False) -> list[str] | None:
@@ -112,7 +118,7 @@ def the_same_twice(tree):
 
 
 def unranked_first(tree):
-    return _second(_paths(tree), lambda path: [-1 if rank == math.inf else rank for rank in path[0]])
+    return _second(_paths(tree), lambda path: [(-1 if rank == math.inf else rank, place) for rank, place in path[0]])
 
 
 def in_the_order_given(tree):
@@ -120,7 +126,7 @@ def in_the_order_given(tree):
 
 
 def ranks_added_up(tree):
-    return _second(_paths(tree), lambda path: sum(path[0]))
+    return _second(_paths(tree), lambda path: sum(rank for rank, _ in path[0]))
 
 
 def best_where_there_is_one(tree):

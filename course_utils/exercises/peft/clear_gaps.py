@@ -10,9 +10,9 @@ the interval of their mean by Student's t: the mean ± t s / √n, with n differ
 the quantile for n - 1 degrees of freedom (`stats.t.ppf`). A gap is clear if its interval does not hold 0. Return the
 clear ones as pairs of names, `(better, worse)`, in any order.
 
-Then use it: `clear_gaps(stored_scores())`. The lesson called 12 gaps of the scoreboard clear. How many does the stricter
-rule leave? (For 28 pairs t is 23.6 with three seeds; with nine it would be 4.6.) Whatever is left out is not decided,
-which does not say that those methods are equal: so few seeds cannot bear so many comparisons.
+Then use it: `clear_gaps(stored_scores())`. The lesson called 12 gaps of the scoreboard clear. How many does the
+stricter rule leave? (For 28 pairs t is 23.6 with three seeds; with nine it would be 4.6.) What is not clear is not
+decided, which does not make those methods equal: so few seeds cannot bear so many comparisons.
 """
 
 import itertools

@@ -1,9 +1,9 @@
 """What rank does a sum of adapters need?
 
-`cat` adds updates up exactly, and the ranks with them: three adapters of rank 8 gave rank 24. `svd` cut their sum back
-to rank 8, and lost little. How far down can a sum be cut? Of all matrices of rank k, the nearest to a given one keeps its k largest
-singular values. What it loses, measured by the Frobenius norm, is the root of the sum of the squares of the others
-(Eckart and Young 1936).
+`cat` adds updates up exactly, and the ranks with them: three adapters of rank 8 gave one of rank 24. `svd` cut their
+sum back to rank 8, and lost little. How far down could it go? Of all matrices of rank k, the nearest to a given one
+keeps its k largest singular values. What it loses, measured by the Frobenius norm, is the root of the sum of the
+squares of the others (Eckart and Young 1936).
 
 `adapters` are tuples `(A, B, lora_alpha)`, with `A` of shape (r, d_in) and `B` of shape (d_out, r); they may differ in
 r and in `lora_alpha`. Return the smallest rank to which the sum of their updates can be cut so that no more than the
