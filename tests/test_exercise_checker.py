@@ -138,6 +138,20 @@ def test_an_error_is_told_with_its_line_and_without_a_trace():
     assert inside_numpy[2:] == ["LinAlgError: Singular matrix"]
 
 
+def test_an_assert_in_a_test_is_told_how_to_say_no():
+    def asserts(x, W):
+        if len(x) != 2:
+            raise AssertionError  # as an assert does, which pytest would put words to
+        return x @ W
+
+    tests = made(kind="test it", mistakes={})
+    assert say(tests, asserts).splitlines()[2:] == [
+        "AssertionError",
+        "An assert stops your test. It says no by returning False.",
+    ]
+    assert say(made(mistakes={}), asserts).splitlines()[2:] == ["AssertionError"]
+
+
 def test_a_recorded_mistake_may_be_an_error():
     def turned(x, W):
         return W @ x

@@ -58,7 +58,7 @@ def outcome(answer: Callable[..., list[int]], ids: list[int], head: list[int], e
         found = [known.get(label, f"the label {label}") for known, label in zip(words, labels, strict=True)]
     except (TypeError, ValueError):
         raise ValueError(f"Return a list of {len(ids)} labels, one for each id.") from None
-    return {f"place {place}, id {token}": each for place, (token, each) in enumerate(zip(ids, found, strict=True))}
+    return {f"place {place} (id {token})": each for place, (token, each) in enumerate(zip(ids, found, strict=True))}
 
 
 def _answers(ids: list[int], head: list[int], end: int) -> list[range]:

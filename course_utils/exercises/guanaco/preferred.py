@@ -50,7 +50,7 @@ def cases() -> dict[str, tuple[pd.DataFrame]]:
         return (table.assign(prompt=table.index.astype(str), a="A", b="B")[["prompt", "a", "b", "a_first", "b_first"]],)
 
     return {
-        "14 against 3 prompts": said(both_a=14, both_b=3, first=20, ties=3),
+        "14 against 3 prompts": said(both_a=14, both_b=3, first=2, ties=3),
         "2 against 15 prompts": said(both_a=2, both_b=15, first=20, unparsed=4),
         "13 against 5 prompts": said(both_a=13, both_b=5, first=9),
         "7 against 1 prompts": said(both_a=7, both_b=1),
@@ -121,6 +121,13 @@ def win_beside_a_tie(orders):
     return _decided(a, b, both.count({a}), both.count({b}))
 
 
+def no_prompt_forgotten(orders):
+    a, b, agreed = _counts(orders)
+    for_a, for_b = agreed.get(a, 0), agreed.get(b, 0)
+    chance = stats.binomtest(for_a, for_a + for_b).pvalue
+    return "not decided" if chance >= 0.05 else a if for_a > for_b else b
+
+
 def the_other_one(orders):
     a, b, _ = _counts(orders)
     return {a: b, b: a}.get(preferred(orders), "not decided")
@@ -150,14 +157,16 @@ EXERCISE = Exercise(
         "that name one model twice count; the others say nothing.",
         ties_counted: "Wrong for {wrong} of {cases} tables: the wins were held against all prompts on which both "
         "verdicts agree, ties among them. A tie says nothing here.",
-        one_direction: "Wrong for {wrong} of {cases} tables: that is the chance in the direction that was seen. Before "
-        "the numbers, nobody knew which it would be.",
+        one_direction: "Wrong for {wrong} of {cases} tables: that is the chance in the direction that was seen, and "
+        "5 % of it are 10 % of both. Before the numbers, nobody knew which direction it would be.",
         whoever_wins_more: "Wrong for {wrong} of {cases} tables: the one with more prompts was named, however few "
         "there are.",
         changed_verdicts_shared: "Wrong for {wrong} of {cases} tables: prompts with a changed verdict were shared out, "
         "half to each. They say nothing, and only hide what the others say.",
         win_beside_a_tie: "Wrong for {wrong} of {cases} tables: a win in one order and a tie in the other was counted "
         "as a win. The rule asks for the name in both.",
+        no_prompt_forgotten: "Wrong for {wrong} of {cases} tables: there no prompt counts, and a test of nothing "
+        "stops with an error: {error}.",
         the_other_one: "Wrong for {wrong} of {cases} tables: that is the model with fewer prompts.",
     },
     hints=(

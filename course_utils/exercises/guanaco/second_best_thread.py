@@ -49,6 +49,7 @@ def cases() -> dict[str, tuple[Message]]:
         "three replies": (said("Q", None, said("A", 2), said("B", 0), said("C", 1)),),
         "two replies at every turn": (said("Q", None, said("B", 1, *other), said("A", 0, *deep)),),
         "one thread alone": (said("Q", None, said("A", 0, said("Q1", 0, said("A1", 0)))),),
+        "a last question with one answer": (said("Q", None, said("B", 1), said("A", 0, said("Q1", 0, said("A1", 0)))),),
         "two last questions without an answer": (
             said("Q", None, said("A", 0, said("Q1", 0), said("Q2", 1)), said("B", 1), said("C", 2)),
         ),
@@ -100,6 +101,15 @@ def parts_at_the_first_answer(tree):
     return _walk(tree, 1) if len(tree.replies) > 1 else None
 
 
+def parts_at_the_last_answer(tree):
+    path = [tree]
+    while path[-1].replies:
+        path.append(_best(path[-1].replies))
+    answers = [place for place, message in enumerate(path) if message.role == "assistant"]
+    others = path[answers[-1] - 1].replies
+    return [*(each.text for each in path[: answers[-1]]), _best(others, 1).text] if len(others) > 1 else None
+
+
 def second_everywhere(tree):
     return _walk(tree, otherwise=1)
 
@@ -147,6 +157,8 @@ EXERCISE = Exercise(
         the_best: "Wrong for {wrong} of {cases} trees: that is the best thread itself.",
         parts_at_the_first_answer: "Wrong for {wrong} of {cases} trees: it parts from the best thread at the first "
         "answer. One that parts later shares more of the better replies.",
+        parts_at_the_last_answer: "Wrong for {wrong} of {cases} trees: only the last answer was exchanged. Where it is "
+        "the only one to its question, the thread can still part from the best one further up.",
         second_everywhere: "Wrong for {wrong} of {cases} trees: the second-best reply was taken at every turn. Only "
         "one turn has to differ.",
         the_worst: "Wrong for {wrong} of {cases} trees: that is the worst-ranked reply at every turn.",

@@ -69,6 +69,10 @@ def mean_of_rows(micro_batches):
     return mean_of_means([row for each in micro_batches for row in zip(*(part.split(1) for part in each), strict=True)])
 
 
+def means_added_up(micro_batches):
+    return mean_of_means(micro_batches) * len(micro_batches)
+
+
 def weighted_by_rows(micro_batches):
     means = [mean_of_means([each]) * len(each[1]) for each in micro_batches]
     return sum(means) / sum(len(labels) for _, labels in micro_batches)
@@ -118,6 +122,8 @@ EXERCISE = Exercise(
     mistakes={
         mean_of_means: "{yours:.4f} instead of {expected:.4f}: that is the mean of the means. A token of a micro-batch "
         "with few of them then counts for many of another.",
+        means_added_up: "{yours:.4f} instead of {expected:.4f}: the means were added up. That makes a step larger, the "
+        "more micro-batches it has.",
         mean_of_rows: "{yours:.4f} instead of {expected:.4f}: the mean was taken of one mean a row. A token of a short "
         "answer then counts for many of a long one.",
         weighted_by_rows: "{yours:.4f} instead of {expected:.4f}: the means were weighted with the numbers of rows. "
