@@ -1,6 +1,6 @@
 """What are the ratings after a day of matches, whatever their order?
 
-In the lesson, each match changed the ratings at once, so that the order of the matches mattered. Where a whole day of
+In Elo's system, each match changes the ratings at once, so that the order of the matches matters. Where a whole day of
 matches is rated together, it does not: all expectations are computed from the ratings of the *morning*, and what each
 player gained or lost is added up in the evening. (It is a step uphill on the likelihood that Bradley and Terry make as
 large as possible. Many such days with the same verdicts and a small `k` end at their ratings.)

@@ -2,10 +2,10 @@
 
 GPT-4 named the first answer far more often than the second. A rule that such a judge cannot fool, and that is written
 down before the numbers: a prompt counts for a model only if the judge names that model in *both* orders. All other
-prompts say nothing: ties, readings that failed (`"unparsed"`), and verdicts that change when the answers are swapped.
-Of the prompts that count, were both models equal, each would win half. If the chance of a result at least as uneven, in
-either direction, is below 5 % (`stats.binomtest`), the one with more of them is preferred, and otherwise it is not
-decided. Where no prompt counts, neither.
+prompts say nothing: ties, verdicts that nobody could read (`"unparsed"`), and verdicts that change when the answers are
+swapped. Of the prompts that count, were both models equal, each would win half. If the chance of a result at least as
+uneven, in either direction, is below 5 % (`stats.binomtest`), the one with more of them is preferred, and otherwise it
+is not decided. Where no prompt counts, it is not decided either.
 
 `orders` has a row for each prompt: the two models `a` and `b`, and who won when that one was shown first (`a_first`,
 `b_first`): a model's name, "tie" or "unparsed". Return the name of the preferred model, or "not decided". Then use it:

@@ -1,9 +1,10 @@
 """What does the check not notice?
 
-`training.check` found all ten traps of the lesson, and said of itself that it looks at what a model would see. No check
-sees everything. Here are seven set-ups of one conversation, each spoiled in another way, as rows of ids and labels, or
-with a recipe beside them. Predict what the check says of each: a dict from the name of the set-up to the name of a trap
-(a key of `training.traps.WAYS_OUT`, such as `"end_cut_off"`), or `"nothing"`. The checker looks.
+`training.check` finds eight of the lesson's ten traps (the other two lie behind training), and says of itself that it
+looks at what a model would see. No check sees everything. Here are seven set-ups of one conversation, each spoiled in
+another way, as rows of ids and labels, or with a recipe beside them. Predict what the check says of each: a dict from
+the name of the set-up to the name of a trap, such as `"end_cut_off"`, or `"nothing"`. (A word that is no such name gets
+you the list of them.)
 
 Then look yourself: of each `row, more` in `spoiled().values()`, `training.check([row], loading.load_tokenizer(),
 **more)`. What would you have to do to find those that get through?
@@ -154,8 +155,8 @@ EXERCISE = Exercise(
         nothing_is_found: "{parts} of {all_parts} are wrong: something is found in some.",
     },
     hints=(
-        "Read the ten traps (`print(training.traps.WAYS_OUT)`), and ask of each set-up: which of these questions, "
-        "taken by the letter, does it fail? Four of the seven fail none.",
+        "What each trap is, stands in `WAYS_OUT` (`from course_utils.training.traps import WAYS_OUT`). Ask of each "
+        "set-up which of them it steps into, taken by the letter. Four of the seven step into none.",
         "Ends: the check looks at the last end of a row, at ends without a label behind a token with one, and at "
         "special tokens where the template writes none. Warm-up: does the rate reach its full value inside the run?",
     ),
