@@ -19,6 +19,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from course_utils import loading
 from course_utils.chat import TEMPLATES, Turn, encode_prompt, end_id, normalized, question
 from course_utils.core import console
+from course_utils.core.mode import evaluating
 
 if TYPE_CHECKING:
     import ipywidgets
@@ -70,27 +71,25 @@ class Session:
     def _written(self, prompt: list[int]) -> Iterator[str]:
         """The text behind a prompt; the model writes in a thread of its own, and is left in the mode it was in."""
         streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        end, modes = end_id(self.tokenizer, self.template), [(part, part.training) for part in self.model.modules()]
-        ids = torch.tensor([prompt], device=next(self.model.parameters()).device)
+        end = end_id(self.tokenizer, self.template)
         how = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "eos_token_id": end, "pad_token_id": end}
-        how |= {"input_ids": ids, "attention_mask": torch.ones_like(ids), "max_new_tokens": self.max_new_tokens}
         failed: list[BaseException] = []
 
-        def write() -> None:
+        def write(ids: torch.Tensor) -> None:
+            seen = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
             try:
-                self.model.eval().generate(**how, streamer=streamer)
+                self.model.generate(**seen, **how, max_new_tokens=self.max_new_tokens, streamer=streamer)
             except BaseException as error:  # it would be lost in the thread, and the reader wait forever
                 failed.append(error)
                 streamer.end()
 
-        writer = Thread(target=write, daemon=True)
-        writer.start()
-        try:
-            yield from streamer
-        finally:
-            writer.join()
-            for part, training in modes:
-                part.training = training
+        with evaluating(self.model) as device:
+            writer = Thread(target=write, args=[torch.tensor([prompt], device=device)], daemon=True)
+            writer.start()
+            try:
+                yield from streamer
+            finally:
+                writer.join()
         if failed:
             raise failed[0]
 

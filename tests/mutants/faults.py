@@ -416,7 +416,7 @@ FAULTS = [
     ),
     Fault(
         "evaluation leaves one mode for all layers",
-        "course_utils/evaluation/mode.py",
+        "course_utils/core/mode.py",
         "module.training = training",
         "module.training = modes[0][1]",
         "tests/test_evaluation.py::test_evaluation_leaves_the_mode_of_every_layer_alone",
