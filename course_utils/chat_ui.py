@@ -1,6 +1,9 @@
 """How do I talk to a model, and see a conversation? In a notebook, with or without widgets, and in a terminal.
 
-python -m course_utils.chat_ui --adapter FOLDER    # /new begins again, the end of input (Ctrl-D) ends it
+python -m course_utils.chat_ui                     # the course's adapter, in 4 bits, as it was trained
+python -m course_utils.chat_ui --adapter FOLDER    # another one, on the default model or on that of --model
+
+/new begins again, the end of input (Ctrl-D) ends it.
 """
 
 import argparse
@@ -16,7 +19,7 @@ from torch import nn
 from transformers import TextIteratorStreamer
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from course_utils import loading
+from course_utils import datafiles, loading
 from course_utils.chat import TEMPLATES, Turn, encode_prompt, end_id, normalized, question
 from course_utils.core import console
 from course_utils.core.mode import evaluating
@@ -143,15 +146,19 @@ def main(arguments: list[str] | None = None) -> None:
     """The command."""
     console.accept_all()
     parser = argparse.ArgumentParser(prog="python -m course_utils.chat_ui", description="Talk to a model.")
-    parser.add_argument("--model", default=None, help="a hub id or a folder; the default model if left out")
-    parser.add_argument("--precision", default="fp32", choices=loading.PRECISIONS, help="the base's number format")
+    parser.add_argument("--model", help="a hub id or a folder, as it is; the default model if only --adapter is given")
     parser.add_argument("--adapter", help="the folder of an adapter, which is put on the model")
+    parser.add_argument(
+        "--precision", choices=loading.PRECISIONS, help="of the base: fp32, or nf4-dq below our adapter"
+    )
     parser.add_argument("--template", default="guanaco", choices=TEMPLATES, help="in which it was trained")
     given = parser.parse_args(arguments)
-    named = [given.model] if given.model else []
-    model, tokenizer = loading.load_model(*named, precision=given.precision), loading.load_tokenizer(*named)
-    if given.adapter:
-        model = loading.load_adapter(model, given.adapter)
+    ours = not (given.model or given.adapter)
+    named, adapter = [given.model] if given.model else [], datafiles.shipped_adapter() if ours else given.adapter
+    model = loading.load_model(*named, precision=given.precision or ("nf4-dq" if ours else "fp32"))
+    tokenizer = loading.load_tokenizer(*named)
+    if adapter:
+        model = loading.load_adapter(model, adapter)
     session = Session(model, tokenizer, given.template)
     with contextlib.suppress(EOFError, KeyboardInterrupt):
         while True:

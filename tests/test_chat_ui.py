@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from course_utils import chat_ui, evaluation, loading
+from course_utils import chat_ui, datafiles, evaluation, loading
 from tests.conftest import tiny
 
 THREAD = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello."}]
@@ -97,8 +97,44 @@ def test_in_a_terminal_one_can_ask_begin_again_and_stop(tokenizer, monkeypatch, 
         return line
 
     monkeypatch.setattr(builtins, "input", typed)
-    monkeypatch.setattr(loading, "load_model", lambda **_: tiny(49152))
+    monkeypatch.setattr(loading, "load_model", lambda *_, **__: tiny(49152))
+    monkeypatch.setattr(loading, "load_adapter", lambda model, _: model)
     monkeypatch.setattr(chat_ui, "encode_prompt", lambda thread, *_: asked.append(len(thread)) or [5, 6])
     chat_ui.main([])
     assert asked == [1, 3, 1]
     assert capsys.readouterr().out.count("\n") >= 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "loaded"),
+    [
+        ("", ([], "nf4-dq", str(datafiles.shipped_adapter()))),
+        ("--precision fp32", ([], "fp32", str(datafiles.shipped_adapter()))),
+        ("--adapter mine", ([], "fp32", "mine")),
+        ("--adapter mine --precision nf4", ([], "nf4", "mine")),
+        ("--model other", (["other"], "fp32", None)),
+        ("--model other --adapter mine", (["other"], "fp32", "mine")),
+    ],
+)
+def test_one_talks_to_the_shipped_adapter_on_the_base_it_was_trained_on_unless_one_names_another(
+    tokenizer, monkeypatch, arguments, loaded
+):
+    found = {"adapter": None}
+
+    def load_model(*names, precision):
+        found.update(names=list(names), precision=precision)
+        return tiny()
+
+    def load_adapter(model, folder):
+        found["adapter"] = str(folder)
+        return model
+
+    def ended(_):
+        raise EOFError
+
+    monkeypatch.setattr(loading, "load_model", load_model)
+    monkeypatch.setattr(loading, "load_tokenizer", lambda *_: tokenizer)
+    monkeypatch.setattr(loading, "load_adapter", load_adapter)
+    monkeypatch.setattr(builtins, "input", ended)
+    chat_ui.main(arguments.split())
+    assert (found["names"], found["precision"], found["adapter"]) == loaded

@@ -193,23 +193,6 @@ def test_two_processes_train_by_the_same_file(base, done, tmp_path):
     assert apart.norm() <= 0.01 * update.norm()
 
 
-@pytest.mark.slow
-def test_spread_4_bit_weights_take_half_the_bytes(tmp_path):
-    """PyTorch's fully_shard, which FSDP2 is, in two processes (gloo): half the bytes in each, and the same loss."""
-    tiny(hidden_size=64).save_pretrained(tmp_path / "base")  # whole blocks in a row
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command += [str(ROOT / "tests" / "fsdp_process.py"), str(tmp_path)]
-    alone = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
-    ran = subprocess.run(command, env={**os.environ, **alone}, capture_output=True, text=True, timeout=400)
-    assert ran.returncode == 0, ran.stderr
-    for precision, found in torch.load(tmp_path / "left.pt").items():
-        whole, own = found["bytes"]
-        assert found["processes"] == 2
-        assert own == pytest.approx(whole / 2, rel=0.05), precision
-        assert found["losses"][1] == pytest.approx(found["losses"][0], rel=1e-3), precision
-        assert found["gradients"], precision
-
-
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

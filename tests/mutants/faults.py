@@ -454,7 +454,7 @@ FAULTS = [
         "course_utils/training/sft.py",
         "loss = loss * self.accelerator.num_processes",
         "loss = loss * 1",
-        "tests/test_sft.py::test_two_processes_train_like_one",
+        "tests/test_two_processes.py::test_two_processes_train_like_one",
     ),
     Fault(
         "a loss that is no number trains on",
