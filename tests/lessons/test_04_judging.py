@@ -76,3 +76,39 @@ def test_a_judge_that_knows_nothing_corrects_nothing():
 def test_halfwidths_are_those_of_percentiles():
     drawn = pd.DataFrame({"a": np.arange(1001.0), "b": 0.0})
     assert half.halfwidth(drawn).to_dict() == {"a": pytest.approx(475), "b": 0}
+
+
+def test_points_are_those_of_the_own_matches_in_both_orders():
+    rows = [
+        ("1", "a", "b", "first"),  # a wins
+        ("1", "b", "a", "tie"),
+        ("2", "b", "a", "first"),  # b wins
+        ("3", "b", "a", "second"),  # a wins
+        ("3", "a", "c", "second"),  # another pair
+    ]
+    matches = pd.DataFrame(rows, columns=["prompt", "first", "second", "winner"])
+    assert half.points(matches, "a", "b").to_dict() == {"1": 0.75, "2": 0.0, "3": 1.0}
+    assert half.points(matches, "b", "a").to_dict() == {"1": 0.25, "2": 1.0, "3": 0.0}
+
+
+def test_the_longer_answer_wins_wherever_it_stands():
+    lengths = {("1", "a"): 9, ("1", "b"): 5, ("1", "c"): 9, ("2", "a"): 1, ("2", "b"): 2, ("3", "a"): 4, ("3", "b"): 4}
+    rows = [
+        ("1", "a", "b", "first"),  # the longer one wins
+        ("1", "b", "a", "second"),  # the same, seen from the other side
+        ("1", "b", "c", "first"),  # the shorter one wins
+        ("1", "a", "c", "first"),  # no longer one
+        ("1", "b", "c", "tie"),
+        ("2", "a", "b", "first"),  # the shorter one wins
+        ("3", "a", "b", "first"),
+    ]
+    matches = pd.DataFrame(rows, columns=["prompt", "first", "second", "winner"])
+    assert half.longer_wins(matches, lengths).to_dict() == pytest.approx({"1": 2 / 3, "2": 0.0})
+
+
+def test_at_one_length_a_judge_sees_as_much_of_both(monkeypatch):
+    seen = []
+    monkeypatch.setitem(half.at_one_length.__globals__, "by_chrf", lambda *shown: seen.append(shown) or "tie")
+    assert half.at_one_length("q", "abc", "defgh") == "tie"
+    assert half.at_one_length("q", "defgh", "") == "tie"
+    assert seen == [("q", "abc", "def"), ("q", "", "")]

@@ -235,7 +235,6 @@ EXEMPT = {  # passages whose numbers nothing records, and why
         "has 135 million parameters": "the size of the default model",
         "p · hit + (1 - p) · false_alarm": "a formula",
         "sees 62 % wins": "the toy of the next cell",
-        "to the 80 prompts are not stored": "printed at the beginning",
     },
     "03_memory": {
         "What transformers do is `s = 1`": DEFINITION,
@@ -360,7 +359,7 @@ FACTS = {
         f"{parts.ACTIVATIONS} bytes allocated for each byte kept, {parts.WORKSPACE / 1e6} MB for what libraries take"
     ),
     "04_guanaco_sft": lambda: f"{of_the_profile()}\n{of_the_trained_conversations()}",
-    "04_judging": lambda: "",
+    "04_judging": lambda: of_studies("answers"),
 }
 
 
