@@ -11,7 +11,7 @@ from course_utils import chat, datafiles, lessons
 from course_utils.core import files
 from course_utils.datafiles import Message
 from course_utils.studies import guanaco as study
-from tests.conftest import made_examples, tiny
+from tests.conftest import tiny
 
 lesson = lessons.definitions("04_guanaco_sft")
 THREADS = [
@@ -102,9 +102,3 @@ def test_what_is_learned_is_the_answers_and_their_ends(tokenizer, thread):
     assert learned == "".join(f" {turn['content']}<|im_end|>" for turn in thread if turn["role"] == "assistant")
     assert tokenizer.decode(ids) == lesson.written(thread, "<|im_end|>")
     assert {label for token, label in zip(ids, labels, strict=True) if label != token} == {-100}
-
-
-def test_packing_is_that_of_the_study():
-    rows = made_examples(3)
-    for own in (True, False):
-        assert lesson.packed(rows, own) == study.packed(rows, own)
