@@ -211,6 +211,7 @@ EXEMPT = {  # passages whose numbers nothing records, and why
         "after 20 steps (the look nearest to ours) and 40": "the looks of studies.forgetting.SCORING",
         "gradients clipped at 1.": "studies.guanaco.THREADS",
         "46 test trees are few": "printed in the second section",
+        "one every 25 steps": "studies.shipped.SCORING",
         "Best replies are about 7 % longer": "computed in test_04_guanaco_sft.py",
         "the planner fits a model of 7 billion parameters on 12 GB": RULE,
         "7 billion parameters were *planned*": RULE,
@@ -235,6 +236,7 @@ EXEMPT = {  # passages whose numbers nothing records, and why
         "has 135 million parameters": "the size of the default model",
         "p · hit + (1 - p) · false_alarm": "a formula",
         "sees 62 % wins": "the toy of the next cell",
+        "a win counts 1": DEFINITION,
     },
     "03_memory": {
         "What transformers do is `s = 1`": DEFINITION,
