@@ -143,11 +143,7 @@ def test_packing_takes_as_few_rows_as_trls():
 
 @pytest.mark.parametrize("count", [6, 17, 30])
 def test_of_equal_models_one_is_preferred_by_luck_in_a_twentieth_at_most_whatever_place_is_liked(count):
-<<<<<<< ours
-    """The exact chance, from all ways to win so many prompts; one prompt less for the winner is too few."""
-=======
     """The exact chance, from all ways in which so many prompts can be won; with one prompt less nobody is preferred."""
->>>>>>> theirs
 
     def decided(a: int) -> bool:
         rows = a * [("A", "A")] + (count - a) * [("B", "B")] + 40 * [("A", "B")] + 5 * [("tie", "tie")]
