@@ -145,8 +145,8 @@ def _detect() -> str:
 def keep_freed_memory() -> None:
     """Have glibc keep the memory that is freed, for the next step's tensors; by default it goes back to the system.
 
-    A training step then takes 0.8 to 0.9 of its time on a CPU. The process stays as large as it ever was, and on rows of
-    many lengths it grows: to 7 GB in 48 steps of `recipes/guanaco.yaml`, and to 10 GB in 150, where 5 GB do. So this is
+    A training step then takes 0.8 to 0.9 of its time on a CPU. The process stays as large as it ever was, and on rows
+    of many lengths it grows: to 7 GB in 48 steps of `recipes/guanaco.yaml`, to 10 GB in 150, where 5 GB do. So this is
     for commands that train, not where a notebook measures memory, and nothing is done where less than 16 GB are free.
     No other C library has it.
     """
