@@ -14,7 +14,6 @@ from course_utils.course.sections import record, sections
 from tests.kit_text import KIT, OUT_OF_DATE, README, SECTIONS, TEXTS, lesson_of, minutes, plan, planned, run_in
 
 TITLES = re.findall(r"^### (\d+ (?:minutes|hours|day).*)$", README, re.MULTILINE)
-RUN_OVERNIGHT = {"2 days: the second (420 minutes)": "2 days: the first (420 minutes)"}
 by_title = pytest.mark.parametrize("title", TITLES)
 
 
@@ -107,7 +106,7 @@ def test_what_a_section_needs_is_found():
 @by_title
 def test_what_a_schedule_leaves_out_is_not_needed(title):
     ran = {name: set() for name in TEXTS}
-    for _, name, titles in blocks(title) + (blocks(RUN_OVERNIGHT[title]) if title in RUN_OVERNIGHT else []):
+    for _, name, titles in blocks(title):
         ran[name] |= set(titles)
     missing = {(name, each): needed(name)[each] - ran[name] for name in ran for each in ran[name]}
     assert {each: sorted(lacks) for each, lacks in missing.items() if lacks} == {}

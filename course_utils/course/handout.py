@@ -13,27 +13,29 @@ from course_utils.course.kit import KIT, verdicts_on
 
 CHOSEN = {  # by lesson, the verdicts that change what one does
     "01_lora": ("M9", "F4", "M19", "L19"),
-    "02_peft": ("L22", "P5", "P6", "M7", "M16"),
+    "02_peft": ("L22", "P5", "P6", "M7"),
     "03_qlora": ("M5", "F30", "F24", "M10", "M2"),
+    "04_guanaco_sft": ("M11", "M14", "M15", "F36"),
 }
 PAGE = """\
 <!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<title>LoRA, PEFT, QLoRA: what was measured, and what to set tomorrow</title>
+<title>LoRA, PEFT, QLoRA, SFT: what was measured, and what to set tomorrow</title>
 <style>
 @page { margin: 12mm }
-body { font: 10pt/1.25 sans-serif; color: black; background: white; max-width: 186mm; margin: 0 auto }
+body { font: 9pt/1.25 sans-serif; color: black; background: white; max-width: 186mm; margin: 0 auto }
 h1 { font-size: 14pt; margin: 0 }
-h2 { font-size: 11pt; margin: 3mm 0 1mm; break-after: avoid }
+h2 { font-size: 11pt; margin: 2.5mm 0 1mm; break-after: avoid }
+h2:nth-of-type(3) { break-before: page }
 p { margin: 1mm 0 }
 table { width: 100%; border-collapse: collapse; table-layout: fixed; margin-bottom: 1mm }
 th, td { text-align: left; vertical-align: top; padding: 0.3mm 1mm; border-bottom: 0.5pt solid gray }
 th { font-weight: normal; font-style: italic }
 td:last-child { font-weight: bold }
 tr { break-inside: avoid }
-code { font-size: 9pt }
+code { font-size: 8pt }
 </style>
 </head>
 <body>
@@ -43,7 +45,7 @@ ids of the notebooks; there stand the rules, and what each number does not cover
 {% for title, verdicts, settings in lessons %}
 <h2>{{ title }}</h2>
 <table>
-<colgroup><col style="width: 34%"><col style="width: 47%"><col style="width: 19%"></colgroup>
+<colgroup><col style="width: 32%"><col style="width: 48%"><col style="width: 20%"></colgroup>
 <thead><tr><th scope="col">they say</th><th scope="col">measured</th><th scope="col">verdict</th></tr></thead>
 {% for each in verdicts %}
 <tr><td>{{ each.statement }} [{{ each.id }}]</td><td>{{ each.measured }}</td><td>{{ each.verdict }}</td></tr>

@@ -14,7 +14,7 @@ from course_utils.course.claims_page import collect, table
 
 KIT = ROOT / "instructors"
 NAMED = re.compile(r"In \[\d*\] `([\w-]+)`")  # a cell, by the number that Jupyter shows, and by its id
-VOTE = ("L5", "M19", "M9", "L22", "P5", "M7", "F31", "Q7", "M1", "M10")  # some true, some not, from each lesson
+VOTE = ("L5", "M19", "M9", "L22", "F18", "F31", "M1", "M10", "M11", "F36")  # some true, some not, from each lesson
 
 
 def pages() -> list[Path]:
