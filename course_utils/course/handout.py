@@ -40,8 +40,8 @@ code { font-size: 8pt }
 </head>
 <body>
 <h1>What was measured, and what to set tomorrow</h1>
-<p>Measured on one small language model (135 million parameters), in few steps, on two CPU cores. Statements carry the
-ids of the notebooks; there stand the rules, and what each number does not cover.</p>
+<p>Measured on one small language model (135 million parameters), in few steps, on two CPU cores, or read from published
+tables. Statements carry the ids of the notebooks; there stand the rules, and what each number does not cover.</p>
 {% for title, verdicts, settings in lessons %}
 <h2>{{ title }}</h2>
 <table>
