@@ -12,12 +12,12 @@ from torch.profiler import ProfilerActivity
 from torch.profiler import profile as profiler
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from course_utils import memory
+from course_utils import datafiles, memory
 from course_utils.core.files import ROOT
 from course_utils.course import marks
 from course_utils.loading.precisions import quantization_config
 from tests import paged_process
-from tests.bench import peaks, profile, random_weights, report, speed
+from tests.bench import methods, peaks, profile, random_weights, report, speed
 
 
 class Turns:
@@ -69,6 +69,15 @@ def test_the_committed_bench_holds_every_variant_of_every_kind_on_one_machine():
         assert len(row.round_seconds) == speed.ROUNDS
         if row.method == "lora" and row.variant != "stock_trl_tuned":
             assert row.heldout_nll == speed.heldout_nll(row.variant, row.dtype)
+
+
+def test_the_committed_seconds_of_both_methods_are_whole_and_of_one_machine():
+    rows = datafiles.load_figures("step_seconds")
+    assert rows["machine"].nunique() == 1
+    assert rows.groupby("compute_dtype")["round"].apply(list).to_dict() == dict.fromkeys(
+        ("fp32", "bf16"), list(range(1, methods.ROUNDS + 1))
+    )
+    assert (rows[["LoRA", "QLoRA"]] > 0).all(axis=None)
 
 
 @pytest.mark.parametrize("mark", report.PARTS)

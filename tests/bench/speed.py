@@ -43,25 +43,11 @@ class Row:
 
 
 def measure(dtype: str, method: str, variants: tuple[str, ...] = tuple(VARIANTS)) -> list[Row]:
-    """The rows of one dtype and method; each of `ROUNDS` rounds lets every variant make `STEPS` steps."""
-    context = multiprocessing.get_context("spawn")
-    workers = {}
-    for variant in variants:
-        recipe = replace(CONVERSATIONS, **VARIANTS[variant], **KINDS[dtype, method])
-        here, there = context.Pipe()
-        process = context.Process(target=_work, args=(recipe, there), daemon=True)
-        process.start()
-        here.recv()  # it is ready: the next one loads while this one waits
-        workers[variant] = (process, here)
-    seconds: dict[str, list[float]] = {variant: [] for variant in variants}
-    for _ in range(ROUNDS):
-        for variant, (_, connection) in workers.items():
-            connection.send("go")
-            seconds[variant].append(connection.recv())
+    """The rows of one dtype and method, whose variants take turns."""
+    recipes = {name: replace(CONVERSATIONS, **VARIANTS[name], **KINDS[dtype, method]) for name in variants}
+    seconds, ends = in_turns(recipes)
     rows = []
-    for variant, (process, connection) in workers.items():
-        found = connection.recv()
-        process.join()
+    for variant, found in ends.items():
         spent = sum(seconds[variant])
         rows.append(
             Row(
@@ -77,6 +63,31 @@ def measure(dtype: str, method: str, variants: tuple[str, ...] = tuple(VARIANTS)
             )
         )
     return rows
+
+
+def in_turns(recipes: dict[str, Recipe]) -> tuple[dict[str, list[float]], dict[str, dict[str, int]]]:
+    """Train each recipe in a process of its own; in each round, every one makes `STEPS` steps, one after the other.
+
+    Returns the seconds of each in each round, and the tokens, supervised tokens and peak bytes of each.
+    """
+    context = multiprocessing.get_context("spawn")
+    workers = {}
+    for name, recipe in recipes.items():
+        here, there = context.Pipe()
+        process = context.Process(target=_work, args=(recipe, there), daemon=True)
+        process.start()
+        here.recv()  # it is ready: the next one loads while this one waits
+        workers[name] = (process, here)
+    seconds: dict[str, list[float]] = {name: [] for name in recipes}
+    for _ in range(max(recipe.steps for recipe in recipes.values()) // STEPS):
+        for name, (_, connection) in workers.items():
+            connection.send("go")
+            seconds[name].append(connection.recv())
+    ends = {}
+    for name, (process, connection) in workers.items():
+        ends[name] = connection.recv()
+        process.join()
+    return seconds, ends
 
 
 def heldout_nll(variant: str, dtype: str) -> float | None:

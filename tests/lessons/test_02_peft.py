@@ -139,3 +139,17 @@ def test_the_likeliest_continuation_is_that_of_generate():
     model, ids = tiny(), [3, 7, 11]
     options = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False, "pad_token_id": 0}
     assert lesson.likeliest(model, ids, 4) == model.generate(torch.tensor([ids]), **options)[0].tolist()
+
+
+@pytest.mark.parametrize(("scale", "found"), [(1 + 3e-6, "nothing"), (1 + 1e-3, "logits")])
+def test_rounding_of_large_logits_is_no_difference(monkeypatch, batch, scale, found):
+    """A logit of 40 is rounded to a few millionths; how, depends on the kind of CPU."""
+    names = lesson.first_difference.__globals__
+    monkeypatch.setitem(names, "batch", batch)
+    monkeypatch.setitem(names, "encoded", made_examples(20))
+    by_hand, config = OURS["prompt tuning"]
+    ours, theirs = by_hand(tiny()), get_peft_model(tiny(), config)
+    with torch.no_grad():
+        for model, factor in ((ours, 100), (theirs, 100 * scale)):
+            model.get_submodule("model" if model is ours else "base_model").lm_head.weight.mul_(factor)
+    assert lesson.first_difference(ours, theirs, lr=1e-3) == found

@@ -2267,6 +2267,13 @@ FAULTS = [
         "tests/test_shipped.py::test_an_adapter_that_was_saved_before_training_is_not_what_was_trained",
     ),
     Fault(
+        "a kept run is put on top of what is there",
+        "course_utils/training/kept.py",
+        "trained[key].copy_(weight)",
+        "trained[key].add_(weight)",
+        "tests/test_kept.py::test_a_kept_run_leaves_what_the_training_left",
+    ),
+    Fault(
         "a merge into the wrong base passes",
         "course_utils/training/shipped.py",
         "if not apart <= MARGIN:",

@@ -143,7 +143,6 @@ EXEMPT = {  # passages whose numbers nothing records, and why
         "at most 16 different values": DEFINITION,
         "let the first one be 3.0": DEFINITION,
         "For i from 0 to 16": DEFINITION,
-        "took 2 % longer": "tests/bench/records/bench.json: 277 tokens a second to 272",
         "its models had up to 11 and 65 billion parameters": PUBLISHED,
         "share the same 46 test conversations": "the test trees of data/conversations.jsonl",
         "on top of the 18": PUBLISHED,
