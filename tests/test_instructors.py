@@ -12,6 +12,7 @@ from course_utils.course import kit, tables
 from course_utils.course.claims_page import collect
 from course_utils.course.sections import record, sections
 from course_utils.exercises import exercise
+from tests.kept_runs import RUNS
 from tests.kit_text import KIT, LESSONS, OUT_OF_DATE, README, SECTIONS, TEXTS, minutes, part, plan, planned
 from tests.notebooks.prose_numbers import unknown_numbers
 
@@ -178,6 +179,13 @@ def test_numbers_in_answers_were_measured(name):
     for passage in EXEMPT:
         answers = answers.replace(passage, "")
     assert unknown_numbers(answers, "\n".join([*(cell.source for cell in code), *shown, *measured])) == []
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_kept_run_is_named_with_what_it_replaces(name):
+    said = part(RUNS[name].lesson, FALL_BACK)
+    for code in (RUNS[name].trains, *RUNS[name].demo(name).splitlines()):
+        assert f"`{code}`" in said
 
 
 def test_every_exemption_is_needed():
