@@ -2267,6 +2267,13 @@ FAULTS = [
         "tests/test_shipped.py::test_an_adapter_that_was_saved_before_training_is_not_what_was_trained",
     ),
     Fault(
+        "freed memory is kept where it is scarce",
+        "course_utils/machine.py",
+        "if psutil.virtual_memory().available < ENOUGH_TO_KEEP:",
+        "if psutil.virtual_memory().available < 0:",
+        "tests/test_machine.py::test_freed_memory_is_kept",
+    ),
+    Fault(
         "a kept run is put on top of what is there",
         "course_utils/training/kept.py",
         "trained[key].copy_(weight)",
