@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help install model course exercises lab test studies docs bench mutants clean
+.PHONY: help install model course exercises lab test studies docs site publish bench mutants clean
 
 help:  ## list these commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -23,7 +23,7 @@ install: $(INSTALLED)  ## make .venv and install the pinned packages
 model: $(INSTALLED)  ## fetch the language model (93 MB, once)
 	@$(BIN)/python -m course_utils.loading
 
-course: model  ## run the four lessons (ALL=1: their second halves and the exercises too); executed copies and HTML go to build/course/
+course: model  ## run the four lessons (ALL=1: their second halves and the exercises too); the site, of all notebooks, is in build/course/
 	@$(BIN)/python -m course_utils.course $(if $(ALL),--all)
 
 exercises: $(INSTALLED)  ## copy the exercises to notebooks/mine/, where your answers are yours
@@ -40,6 +40,12 @@ studies: model  ## run the long experiments whose records are in data/studies/ (
 
 docs: model  ## write the generated parts of README, CLAIMS, CONTRIBUTING and the datasheet (runs no notebook)
 	@$(BIN)/python -m course_utils.course --docs
+
+site: $(INSTALLED)  ## build the site of the stored notebooks in build/course/ (runs none)
+	@$(BIN)/python -m course_utils.course --site
+
+publish: $(INSTALLED)  ## write the public address of the repository everywhere: make publish REPO=https://...
+	@$(BIN)/python -m course_utils.course --publish "$(REPO)"
 
 bench: model  ## time the training step beside stock TRL and a plain PEFT loop (12 min); build/bench.json
 	@$(BIN)/python -m tests.bench

@@ -73,7 +73,7 @@ def test_every_hosted_version_is_a_lower_bound():
 @pytest.mark.parametrize("extra", ["lab", "test"])
 def test_the_larger_extras_bring_the_smaller_ones(extra):
     (own,) = [r for r in EXTRAS[extra] if r.name == PROJECT["name"]]
-    assert own.extras == {"run", "sft"}
+    assert own.extras == {"run", "sft", "site"}
 
 
 def test_an_install_of_the_pins_is_known_as_one():
