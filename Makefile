@@ -3,11 +3,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+BROWSER := .venv/.browser
 
-.PHONY: help install model course exercises lab test studies docs site publish bench mutants clean
+.PHONY: help install model course exercises lab test studies docs site publish bench mutants hosted site-test lab-test clean
 
 help:  ## list these commands
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
 $(INSTALLED): requirements.txt requirements-litgpt.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14) and "The pinned packages are made for Python 3.11 to 3.14; name one of them, for example: make course PYTHON=python3.12")'
@@ -52,6 +53,19 @@ bench: model  ## time the training step beside stock TRL and a plain PEFT loop (
 
 mutants: model  ## break the code on purpose, fault by fault, and show which test goes red
 	@$(BIN)/python -m tests.mutants
+
+$(BROWSER): requirements-browser.txt $(INSTALLED)
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -r $<
+	@touch $@
+
+site-test: site $(BROWSER)  ## look at every page of the site in a Chromium; pictures in build/screenshots/
+	@$(BIN)/python -m tests.browser.site
+
+lab-test: model $(BROWSER)  ## run the lessons in JupyterLab in a Chromium; pictures in build/screenshots/
+	@$(BIN)/python -m tests.browser.lab
+
+hosted: model  ## run all notebooks with the packages of Colab, of Kaggle, with the oldest and the newest (hours)
+	@$(BIN)/python -m tests.hosted
 
 clean:  ## remove .venv and build/; the model stays in its cache
 	rm -rf .venv build

@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import venv
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +44,8 @@ def run(wheel, tmp_path_factory) -> Ran:
     subprocess.run([*pip, str(wheel)], check=True)
     code = "import sysconfig; print(sysconfig.get_path('purelib'))"
     site = Path(subprocess.check_output([python, "-c", code], text=True).strip())
-    (site / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    libraries = [path for path in sys.path if Path(path).name == "site-packages"]
+    (site / "libraries.pth").write_text("\n".join(libraries) + "\n", encoding="utf-8")
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "COURSE_CACHE")}
     environment = kept | {"COURSE_CACHE": str(cache.cache_dir())}
 

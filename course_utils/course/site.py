@@ -119,8 +119,8 @@ def api_pages(opening: str) -> Iterable[tuple[str, str]]:
     """A page a room, of the docstrings of what it hands on, and one that lists them: their names and texts."""
     doors = [(room, question) for room, question in rooms.rooms() if "/" not in room.rstrip("/") and room not in STAFF]
     modules = {room.removesuffix(".py").rstrip("/"): question for room, question in doors}
-    for module, question in modules.items():
+    for module in modules:
         directive = f"```{{eval-rst}}\n.. automodule:: course_utils.{module}\n   :members:\n```\n"
-        yield module, f"# {module}: {question}\n\n{directive}"
-    tree = "\n".join(["```{toctree}", *modules, "```"])
+        yield module, f"# {module}\n\n{directive}"  # the docstring opens with the question
+    tree = "\n".join(["```{toctree}", *(f"{each}: {question} <{each}>" for each, question in modules.items()), "```"])
     yield "index", f"{opening.rstrip()}\n\n{tree}\n"
