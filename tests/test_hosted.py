@@ -60,7 +60,7 @@ def test_a_hosts_torchao_is_hidden_from_peft_and_its_python_is_one_of_the_course
     assert SpecifierSet(environments.PROJECT["requires-python"]).contains(environments.PYTHONS[image])
 
 
-def test_the_images_are_those_of_the_issue_and_the_oldest_are_the_bounds():
+def test_the_images_have_the_versions_that_are_known_and_the_oldest_are_the_bounds():
     named = {
         name: {each: environments.image(name)[each] for each in ("numpy", "pandas")} for name in environments.IMAGES
     }

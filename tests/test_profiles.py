@@ -4,11 +4,13 @@ import re
 from dataclasses import replace
 from types import SimpleNamespace
 
+import nbformat
 import pytest
 import torch
 
 from course_utils import loading, machine
 from course_utils.core import hub
+from course_utils.core.files import notebook
 from course_utils.loading import cache, profiles
 
 T4 = machine.PROFILES["t4"]
@@ -64,6 +66,13 @@ def test_a_profile_of_a_gpu_on_a_machine_without_one_goes_on_with_the_default_mo
     assert loading.with_model(T4).model == cache.NAME
     assert "no GPU is in use here" in capsys.readouterr().err
     assert asked == []
+
+
+def test_notebook_04_takes_its_model_that_way():
+    cells = nbformat.read(notebook("04_guanaco_sft"), as_version=4).cells
+    taken = [cell.source.count("profile = loading.with_model(machine.profile())") for cell in cells]
+    assert sum(taken) == 1
+    assert not [cell.source for cell in cells if "profile = machine.profile()" in cell.source]
 
 
 def test_nothing_takes_the_place_of_what_the_user_named_and_the_default_needs_no_hub(gpu, monkeypatch):

@@ -55,6 +55,7 @@ def build(target: Path, executed: Mapping[Path, Path], root: Path = ROOT) -> Non
     """
     check()
     source = target.parent / "source"
+    shutil.rmtree(target, ignore_errors=True)  # a page that is no more
     write_sources(source, executed, root)
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-d", str(target.parent / "doctrees")]
     if subprocess.run([*command, "-b", "html", str(source), str(target)]).returncode:
