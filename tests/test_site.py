@@ -159,6 +159,8 @@ def test_the_landing_page_has_the_commands_the_picture_and_the_surprises(built):
 def test_what_is_searched_for_is_in_the_index_that_lies_beside_the_pages(built):
     index = (built / "searchindex.js").read_text(encoding="utf-8")
     assert re.search(r"\bnf4\b", index)
+    options = (built / "_static" / "documentation_options.js").read_text(encoding="utf-8")
+    assert "SHOW_SEARCH_SUMMARY: false" in options, "a page opened from a disk may not fetch the pages that are found"
 
 
 @pytest.mark.slow
