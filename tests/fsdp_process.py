@@ -1,4 +1,4 @@
-"""A process of `test_recipe_file.test_spread_4_bit_weights_take_half_the_bytes`: torchrun fsdp_process.py FOLDER."""
+"""A process of `two_processes.spread`: torchrun fsdp_process.py FOLDER."""
 
 import os
 import sys

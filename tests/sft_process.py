@@ -1,4 +1,4 @@
-"""A process of `test_sft.test_two_processes_train_like_one`: torchrun sft_process.py FOLDER PER_DEVICE ORDER."""
+"""A process of `two_processes.trained`: torchrun sft_process.py FOLDER PER_DEVICE ORDER."""
 
 import sys
 from dataclasses import replace

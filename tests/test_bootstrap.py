@@ -191,9 +191,9 @@ def first_cell(name: str) -> str:
 NOTEBOOKS = [path.stem for path in notebooks()]
 
 
-def test_all_notebooks_share_the_first_cell_and_only_the_last_asks_for_the_sft_packages():
+def test_all_notebooks_share_the_first_cell_and_only_the_last_and_its_half_ask_for_the_sft_packages():
     assert len({first_cell(name).replace('ensure("sft")', "ensure()") for name in NOTEBOOKS}) == 1
-    assert [name[:2] for name in NOTEBOOKS if 'ensure("sft")' in first_cell(name)] == ["04"]
+    assert [name[:2] for name in NOTEBOOKS if 'ensure("sft")' in first_cell(name)] == ["04", "04"]
 
 
 def without_course(tmp_path) -> dict[str, str]:

@@ -244,7 +244,7 @@ def test_every_published_number_names_its_source(name):
 
 def test_figures_are_those_of_the_papers():
     """Against facts that can be computed: parameter counts, win counts, and what a table says of itself."""
-    assert len(FIGURES) == 13
+    assert len(FIGURES) == 15
     methods = datafiles.load_figures("peft_method_comparison").set_index("method")
     layers, hidden, kv = 28, 3072, 1024  # Llama-3.2-3B
     assert methods.loc["LoRA r32 qv (alpha 64)", "trainable_parameters"] == layers * 32 * (3 * hidden + kv)

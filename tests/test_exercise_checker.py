@@ -138,6 +138,20 @@ def test_an_error_is_told_with_its_line_and_without_a_trace():
     assert inside_numpy[2:] == ["LinAlgError: Singular matrix"]
 
 
+def test_an_assert_in_a_test_is_told_how_to_say_no():
+    def asserts(x, W):
+        if len(x) != 2:
+            raise AssertionError  # as an assert does, which pytest would put words to
+        return x @ W
+
+    tests = made(kind="test it", mistakes={})
+    assert say(tests, asserts).splitlines()[2:] == [
+        "AssertionError",
+        "An assert stops your test. It says no by returning False.",
+    ]
+    assert say(made(mistakes={}), asserts).splitlines()[2:] == ["AssertionError"]
+
+
 def test_a_recorded_mistake_may_be_an_error():
     def turned(x, W):
         return W @ x
@@ -166,6 +180,8 @@ def test_parts_are_compared_one_by_one():
     assert wrong[2] == "Also different: b, item 1."
     fewer = "Your result is a dict with the keys b; expected is a dict with the keys a, b."
     assert fewer in say(keys, lambda n: {"b": (20, "x")})
+    nothing = "Your result is None: is there no `return`? Expected is a dict with the keys a, b."
+    assert nothing in say(keys, lambda n: None)
     nested = "Missing in your result: b, item 0, b, item 1; not asked for: b."
     assert nested in say(keys, lambda n: {"a": 10, "b": 20})
     assert "The part 'b, item 1' is 'y', expected 'x'." in say(keys, lambda n: {"a": 10, "b": (20, "y")})

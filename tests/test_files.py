@@ -31,9 +31,12 @@ def test_data_lies_inside_an_installed_package_and_beside_that_of_a_clone(monkey
 def test_notebooks_are_the_lessons_in_their_order_and_then_their_deeper_halves():
     lessons = ["01_lora", "02_peft", "03_qlora", "04_guanaco_sft"]
     assert [path.stem for path in files.lessons()] == lessons
-    assert [path.stem for path in files.notebooks()] == [*lessons, "01_why_lora", "02_placement", "03_memory"]
-    assert [path.parent.name for path in files.workbooks()] == ["exercises", "solutions"]
-    assert [path.parent.name for path in files.workbooks("solutions")] == ["solutions"]
+    deeper = ["01_why_lora", "02_placement", "03_memory", "04_judging"]
+    assert [path.stem for path in files.notebooks()] == [*lessons, *deeper]
+    numbers = ["01", "02", "03", "04"]
+    both = [(folder, number) for folder in ("exercises", "solutions") for number in numbers]
+    assert [(path.parent.name, path.stem) for path in files.workbooks()] == both
+    assert [path.parent.name for path in files.workbooks("solutions")] == ["solutions"] * len(numbers)
 
 
 def test_a_notebook_that_is_not_there_names_those_that_are(monkeypatch, tmp_path):

@@ -14,6 +14,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from course_utils.core.files import ROOT
+from course_utils.datafiles import shipped_adapter
 
 
 def text(name: str) -> str:
@@ -155,6 +156,13 @@ def test_tests_are_found_where_a_library_brings_a_package_of_the_same_name(tmp_p
     code = f"import sys; sys.path.append({str(tmp_path)!r}); import tests.notebooks.strict_nbval"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_wheel_brings_the_data_and_with_them_the_adapter():
+    wheel = tomllib.loads(text("pyproject.toml"))["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["only-include"] == ["course_utils", "data"]
+    assert wheel["sources"] == {"data": "course_utils/data"}, "where files.data_dir looks for them"
+    assert shipped_adapter().is_relative_to(ROOT / "data")
 
 
 def test_no_registry_is_named():

@@ -1,10 +1,7 @@
 """TRL's trainer with the course's loss: against the model's own loss, against itself, and on pretended hardware."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +13,6 @@ from transformers import LlamaForCausalLM
 from trl import SFTConfig
 
 from course_utils import batches, chat, datafiles, evaluation, loading, training
-from course_utils.core.files import ROOT
 from course_utils.training import Recipe, adapter_config, checkpoints, sft
 from course_utils.training.sft import SupervisedSFTTrainer
 from tests.conftest import made_examples, tiny
@@ -436,35 +432,3 @@ def test_the_trainer_asks_the_model_where_it_lies_not_the_machine(
     with pytest.raises(Asked) as found:
         training.sft_trainer(model, tokenizer, made_examples(), tmp_path, RECIPE)
     assert {name: found.value.args[0][name] for name in expected} == expected
-
-
-def in_processes(count: int, folder: Path, per_device: int, order: str) -> dict[str, object]:
-    """What `tests/sft_process.py` leaves behind when it is trained in `count` processes."""
-    folder.mkdir()
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
-    worker = [str(ROOT / "tests" / "sft_process.py"), str(folder), str(per_device), order]
-    alone = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([*launch, *worker], env={**os.environ, **alone}, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    return torch.load(folder / "left.pt")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("order", ["random", "group_by_length"])
-def test_two_processes_train_like_one(tmp_path, order):
-    """The same global batches: four examples in one process, two in each of two. A missing factor would halve both
-    the gradients and the logged loss, and AdamW would hide it."""
-    one, two = in_processes(1, tmp_path / "one", 4, order), in_processes(2, tmp_path / "two", 2, order)
-    assert (one["processes"], two["processes"]) == (1, 2)
-    for name, gradient in one["gradients"].items():
-        assert torch.allclose(two["gradients"][name], gradient, rtol=1e-5, atol=1e-5 * gradient.abs().max()), name
-    assert two["losses"][0] == pytest.approx(one["losses"][0], rel=1e-5)
-    assert two["losses"] == pytest.approx(one["losses"], rel=1e-3)
-    update = {name: one["after"][name] - one["before"][name] for name in one["before"]}
-    apart = {name: two["after"][name] - one["after"][name] for name in one["before"]}
-    assert norm(apart) / norm(update) <= 1e-2
-    assert two["tokens"] == one["tokens"]
-
-
-def norm(tensors: dict[str, torch.Tensor]) -> float:
-    return torch.cat([tensor.flatten() for tensor in tensors.values()]).norm().item()

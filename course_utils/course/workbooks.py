@@ -69,17 +69,17 @@ def _notebook(lesson: ModuleType, solved: bool) -> NotebookNode:
 
 
 def _opening(lesson: ModuleType, solved: bool) -> Iterator[NotebookNode]:
-    """Title and set-up; the cells that find the course are those of the lesson."""
+    """Title and set-up; the words are those of the first lesson, the cell that finds the course is the lesson's own."""
     each = [exercise.load(name) for name in (*lesson.LESSON, *lesson.DEEPER)]
     halves = [path for path in notebooks() if path.stem.startswith(lesson.NUMBER)]
-    first = nbformat.read(halves[0], as_version=4).cells[1:3]
+    words, finds = (nbformat.read(path, as_version=4).cells[n] for path, n in ((notebooks()[0], 1), (halves[0], 2)))
     links = [f"[{_title(path)}](../{path.relative_to(ROOT / 'notebooks').as_posix()})" for path in halves]
     about = f"{len(each)} exercises on {' and '.join(links)}, about {sum(one.minutes for one in each)} minutes in all."
     what = SOLVED.format(number=lesson.NUMBER) if solved else HOW
     title = f"# {lesson.NUMBER} · {'Solutions' if solved else 'Exercises'}"
     yield _text("title", f"{title}\n\n{UNMEASURED}\n\n{about} {what}")
-    yield _text("set-up", first[0].source)
-    yield _code("find-the-course", first[1].source)
+    yield _text("set-up", words.source)
+    yield _code("find-the-course", finds.source)
     yield _code("imports", lesson.IMPORTS)
 
 

@@ -7,6 +7,7 @@ from course_utils.datafiles.collection import (
     load_passage_kinds,
     load_passages,
     load_prompts,
+    shipped_adapter,
 )
 from course_utils.datafiles.tasks import load_task
 from course_utils.datafiles.trees import SPLITS, Message, split_of
@@ -21,5 +22,6 @@ __all__ = [
     "load_passages",
     "load_prompts",
     "load_task",
+    "shipped_adapter",
     "split_of",
 ]

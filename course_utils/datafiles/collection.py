@@ -99,6 +99,11 @@ def load_figures(name: str) -> pd.DataFrame:
     return pd.read_csv(named_file("table", "figures", f"{name}.csv"), comment="#")
 
 
+def shipped_adapter() -> Path:
+    """The folder of the adapter that comes with the course: for the default model in 4 bits, trained to answer."""
+    return files.data_dir() / "adapters" / "guanaco-smollm2"
+
+
 def named_file(kind: str, folder: str, file: str) -> Path:
     """A file that the caller named; if it is not there, the error lists those that are."""
     path = files.data_dir() / folder / file

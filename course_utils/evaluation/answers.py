@@ -14,7 +14,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from course_utils.batches import Batch, collate_prompts
 from course_utils.chat import TEMPLATES, Turn, encode_prompt, end_id, normalized
 from course_utils.core import noise
-from course_utils.evaluation.mode import evaluating
+from course_utils.core.mode import evaluating
 from course_utils.evaluation.plain_layers import plain_layers
 
 

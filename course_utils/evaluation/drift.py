@@ -9,8 +9,8 @@ from torch import nn
 
 from course_utils.batches import Batch, check_examples, supervised_logits
 from course_utils.chat import IGNORE, Example
+from course_utils.core.mode import evaluating
 from course_utils.evaluation.losses import like_lengths
-from course_utils.evaluation.mode import evaluating
 
 
 @dataclass(frozen=True)

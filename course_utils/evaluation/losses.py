@@ -11,7 +11,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from course_utils.batches import Batch, collate, token_losses
 from course_utils.chat import IGNORE, Example, encode_text, text_problem
-from course_utils.evaluation.mode import evaluating
+from course_utils.core.mode import evaluating
 
 BATCH_SIZE = 8
 

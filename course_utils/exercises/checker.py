@@ -92,11 +92,15 @@ def measured(
 def _difference(exercise: Exercise, yours: Outcome, expected: Outcome) -> list[str]:
     """What is wrong in one case, and the values."""
     if yours.error:
-        return [each for each in (yours.place, f"{type(yours.error).__name__}: {yours.error}") if each]
+        told = [yours.place, f"{type(yours.error).__name__}: {yours.error}".removesuffix(": ")]
+        stopped = exercise.kind == "test it" and isinstance(yours.error, AssertionError)
+        told += ["An assert stops your test. It says no by returning False."] if stopped else []
+        return [each for each in told if each]
     said = [f"It changes its input {name} in place: make a new one instead." for name in yours.changed]
     missing, more = expected.parts.keys() - yours.parts.keys(), yours.parts.keys() - expected.parts.keys()
     if yours.kind != expected.kind and (missing or more):
-        return [*said, f"Your result is {yours.kind}; expected is {expected.kind}."]
+        lost = ": is there no `return`? Expected" if yours.kind == "None" else "; expected"
+        return [*said, f"Your result is {yours.kind}{lost} is {expected.kind}."]
     if missing or more:
         return [
             *said,

@@ -74,8 +74,10 @@ def kind(value: Any) -> str:
         return f"a dict with the keys {', '.join(map(str, value))}"
     if isinstance(value, (list, tuple)):
         return f"a {type(value).__name__} of {len(value)}"
-    if isinstance(value, torch.Tensor) and value.ndim:
-        return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of shape {tuple(value.shape)}" if value.ndim else "a number"
+    if value is None:
+        return "None"
     name = type(value).__name__
     return f"the {name} {value!r}" if isinstance(value, (int, float, str)) else f"a {name}"
 

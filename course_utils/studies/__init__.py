@@ -1,6 +1,6 @@
 """Does it hold over seeds and settings?"""
 
-from course_utils.studies import guanaco, qlora
+from course_utils.studies import answers, guanaco, qlora
 from course_utils.studies.dates import DATES, WATCHED
 from course_utils.studies.forgetting import looks
 from course_utils.studies.methods import METHODS, file_bytes
@@ -13,6 +13,7 @@ __all__ = [
     "PLACES",
     "WATCHED",
     "Study",
+    "answers",
     "file_bytes",
     "grid",
     "guanaco",

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from course_utils import machine
 from course_utils.core import console
 from course_utils.studies import (
+    answers,
     dates,
     equal_quality,
     forgetting,
@@ -24,6 +25,7 @@ from course_utils.studies import (
     ranks,
     record,
     reply_ranks,
+    shipped,
     tasks,
 )
 from course_utils.studies.records import Study
@@ -43,6 +45,8 @@ STUDIES = {
         precisions,
         qlora,
         guanaco,
+        answers,
+        shipped,
     )
 }
 

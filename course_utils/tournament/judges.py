@@ -18,7 +18,7 @@ from tqdm import tqdm
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from course_utils.chat import TEMPLATES, encode_prompt, question
-from course_utils.evaluation.mode import evaluating
+from course_utils.core.mode import evaluating
 from course_utils.tournament.verdicts import Tournament
 
 Judge = Callable[[str, str, str], str]  # (question, first answer, second answer) -> one of OUTCOMES

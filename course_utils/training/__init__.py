@@ -5,6 +5,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "card": ["Run", "model_card"],
+        "kept": ["keep", "kept"],
         "loop": ["History", "fit", "trainable_parameters"],
         "prepare": ["adapter_config", "prepare_model"],
         "recipe": ["LORA", "Recipe", "read_recipe"],

@@ -21,7 +21,7 @@ from course_utils.batches import collate, token_losses
 from course_utils.chat import Example
 from course_utils.core import console, files, noise
 from course_utils.datafiles import DataError
-from course_utils.training.card import Run, card
+from course_utils.training.card import Run, model_card
 from course_utils.training.prepare import prepare_model
 from course_utils.training.recipe import Recipe, read_recipe
 from course_utils.training.sft import run, sft_trainer
@@ -64,7 +64,7 @@ def train(path: Path, output_dir: Path) -> Path:
     base, processes = model.config.name_or_path, trainer.args.world_size
     if trainer.is_world_process_zero():
         said = Run(path.stem, recipe, base, len(trained_on), len(held_out), losses, before, after, processes)
-        files.write_whole(output_dir / "README.md", card(said))
+        files.write_whole(output_dir / "README.md", model_card(said))
     return output_dir
 
 

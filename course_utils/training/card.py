@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 
 import yaml
 
-from course_utils import machine
+from course_utils import loading, machine
 from course_utils.training.recipe import Recipe
 
 
@@ -23,13 +23,14 @@ class Run:
     processes: int
 
 
-def card(run: Run) -> str:
+def model_card(run: Run) -> str:
     """The model card, Markdown behind the header that the hub reads."""
     recipe = run.recipe
-    library, load = "transformers", "model = AutoModelForCausalLM.from_pretrained(folder)"
-    if recipe.adapter:
-        library, load = "peft", "model = AutoPeftModelForCausalLM.from_pretrained(folder)"
-    header = {"base_model": run.base, "library_name": library, "tags": [recipe.method, "sft"]}
+    header = {
+        "base_model": run.base,
+        "library_name": "peft" if recipe.adapter else "transformers",
+        "tags": [recipe.method, "sft"],
+    }
     few = max(1, len(run.losses) // 10)
     first, last = (sum(part) / few for part in (run.losses[:few], run.losses[-few:]))
     processes = f"{run.processes} process{'es' * (run.processes > 1)}"
@@ -44,11 +45,32 @@ def card(run: Run) -> str:
         f"Loss in training: {first:.3f} over the first {few} steps, {last:.3f} over the last {few}. One run, one seed: "
         "no interval. Nobody has looked at its answers for truth or harm.",
         f"Ask it in the template that it was trained in, `{recipe.template}`:",
-        f"```python\n{load}\n```",
+        f"```python\n{loads(recipe)}\n```",
         f"The recipe:\n\n```yaml\n{_yaml(asdict(recipe))}\n```",
         f"Made with {machine.describe()}.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def loads(recipe: Recipe) -> str:
+    """The lines that load what was trained, in Python; an adapter on weights like those that it was trained on.
+
+    Without `quantization_config`, the base of an adapter would come as it was published: other weights.
+    """
+    dtype = loading.DTYPES.get(recipe.precision) or loading.DTYPES.get(recipe.compute_dtype) or machine.fast_dtype()
+    auto, options = "AutoPeftModelForCausalLM" if recipe.adapter else "AutoModelForCausalLM", f"dtype={dtype}"
+    lines = ["import torch", f"from {'peft' if recipe.adapter else 'transformers'} import {auto}"]
+    if recipe.adapter and recipe.precision in loading.QUANTIZED:
+        how = ["load_in_8bit=True"]
+        if recipe.precision != "int8":
+            how = ["load_in_4bit=True", f"bnb_4bit_quant_type={recipe.precision.removesuffix('-dq')!r}"]
+            how += [f"bnb_4bit_use_double_quant={recipe.precision.endswith('-dq')}", f"bnb_4bit_compute_dtype={dtype}"]
+        lines += ["from transformers import BitsAndBytesConfig", "", "quantized = BitsAndBytesConfig("]
+        lines += [*(f"    {each}," for each in how), ")"]
+        options += ", quantization_config=quantized"
+    else:
+        lines.append("")
+    return "\n".join([*lines, f"model = {auto}.from_pretrained(folder, {options})"])
 
 
 def _yaml(fields: dict[str, object]) -> str:

@@ -12,6 +12,7 @@ from torch.nn.functional import kl_div, log_softmax
 
 from course_utils.batches import collate, supervised_logits
 from course_utils.chat import Example
+from course_utils.core.mode import evaluating
 from course_utils.loading.adapters import WEIGHTS
 from course_utils.training.traps import Finding
 
@@ -64,12 +65,9 @@ def _not_saved(trained: PeftModel, folder: Path) -> str | None:
 @torch.no_grad()
 def _divergence(trained: nn.Module, merged: nn.Module, examples: Sequence[Example]) -> float:
     """KL(trained || merged) in nats, the mean over the labeled tokens; both models are left in their modes."""
-    batch, modes = collate(examples), [(part, part.training) for model in (trained, merged) for part in model.modules()]
-    try:
+    batch = collate(examples)
+    with evaluating(trained), evaluating(merged):
         ours, theirs = (
-            log_softmax(supervised_logits(model.eval(), batch)[0].float().cpu(), dim=1) for model in (trained, merged)
+            log_softmax(supervised_logits(model, batch)[0].float().cpu(), dim=1) for model in (trained, merged)
         )
-    finally:
-        for part, mode in modes:
-            part.training = mode
     return kl_div(theirs, ours, log_target=True, reduction="batchmean").item()

@@ -21,7 +21,7 @@ from course_utils import chat, datafiles, evaluation, loading, machine, training
 from course_utils.batches import collate_prompts
 from course_utils.chat import Turn
 from course_utils.core import files
-from course_utils.evaluation.mode import evaluating
+from course_utils.core.mode import evaluating
 from tests.bench import report
 from tests.bench.speed import CONVERSATIONS, KINDS, some_conversations
 

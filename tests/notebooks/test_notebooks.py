@@ -22,7 +22,7 @@ def lines(cell: nbformat.NotebookNode) -> int:
     return sum(bool(line.strip()) for line in cell.source.splitlines())
 
 
-DEEPER = ["01_why_lora", "02_placement", "03_memory"]
+DEEPER = ["01_why_lora", "02_placement", "03_memory", "04_judging"]
 
 
 def test_all_four_lessons_are_there_and_their_deeper_halves():
