@@ -1,5 +1,6 @@
 """The checker: what it says of answers that nobody foresaw, on a made exercise."""
 
+import math
 import re
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from course_utils.exercises import checker
 from course_utils.exercises.checker import check, say
-from course_utils.exercises.exercise import Exercise
+from course_utils.exercises.exercise import Exercise, load
 from course_utils.exercises.outcomes import observe
 
 
@@ -226,3 +227,46 @@ def test_check_prints_and_never_raises(capsys, monkeypatch):
     assert right == "Correct."
     assert called.startswith("Give the function itself to the checker")
     assert renamed == "There is no exercise 'doubled'; the function has to keep the name of its stub: product."
+
+
+def test_of_a_prediction_with_several_faults_a_known_cause_is_told_and_nothing_that_is_right():
+    one = load("first_noticed")
+    right = one.answer()
+    two = right | {"StartsAtOne": "outputs", "NoScaling": "parameters"}
+    said = say(one, lambda: two)
+    assert said.startswith("2 of 5 wrong: m starts at another value in StartsAtOne")
+    assert said.endswith("There is another cause as well.")
+    unknown = right | {"StartsAtOne": "parameters", "NoScaling": "nothing"}
+    assert say(one, lambda: unknown) == "2 of 5 wrong: NoScaling, StartsAtOne."
+
+
+def test_of_a_setup_with_several_faults_each_is_told_in_its_own_sentence():
+    said = say(load("fitting_33b"), lambda: {"method": "qlora", "r": 16, "micro_batch": 8})
+    assert said.splitlines()[0] == "Not right yet. rules: an update sees 8 texts, not 16; r is 16, the lowest is 64."
+    assert re.fullmatch(r"Not right yet. memory: [\d.]+ GB, of which [\d.]+ GB are [a-z ]+\.", said.splitlines()[1])
+    with_commas = {"rank_pattern": {"gate_proj,up_proj,down_proj": 2}, "lora_alpha": 16, "target_modules": "all-linear"}
+    assert "names with commas between them are one" in say(load("fitting_places"), lambda: with_commas)
+    assert "is no regular expression" in say(load("fitting_places"), lambda: with_commas | {"rank_pattern": {"*": 2}})
+
+
+def test_an_answer_that_changes_its_input_is_told_so_and_of_which_places_differ():
+    def in_place(ids, head, end):
+        ids[:] = [-100] * len(ids)
+        return ids
+
+    said = say(load("answer_labels"), in_place)
+    assert "It changes its input ids in place" in said
+    assert "keys" not in said
+
+
+def test_a_number_is_not_said_to_be_so_many_times_infinity():
+    never = made(mistakes={}, answer=lambda n: math.inf, cases=lambda: {"one": (2,)})
+    assert say(never, lambda n: 12.0).endswith("Your result is 12, expected inf.")
+
+
+def test_a_renamed_function_is_told_the_names_it_may_have_meant(capsys):
+    def prefered(orders):
+        return orders
+
+    check(prefered)
+    assert "its stub: preferred" in capsys.readouterr().out

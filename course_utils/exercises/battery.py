@@ -63,7 +63,7 @@ def describe(name: str, yours: Any, expected: Any, rtol: float) -> str:
 
 def _numbers(yours: float, expected: float) -> str:
     """By how much a number is wrong; nothing of True and False."""
-    if isinstance(expected, bool) or not math.isfinite(yours) or not expected:
+    if isinstance(expected, bool) or not (math.isfinite(yours) and math.isfinite(expected)) or not expected:
         return ""
     by, ratio = abs(yours - expected), f"{yours / expected:.4g}"
     by = f"{by:,}" if isinstance(by, int) else f"{by:.4g}"

@@ -1,5 +1,6 @@
 """What does the checker say of an answer?"""
 
+import difflib
 import math
 from typing import Any
 
@@ -8,6 +9,8 @@ import torch
 from course_utils.exercises import battery
 from course_utils.exercises.exercise import Answer, Exercise, load, names
 from course_utils.exercises.outcomes import NotAttempted, Outcome, observe
+
+ONE_CALL = ("find it", "make it fit")  # of these nothing may be told but what is wrong
 
 
 def check(answer: Answer) -> None:
@@ -18,7 +21,8 @@ def check(answer: Answer) -> None:
     elif name is None:
         print("Give the function itself to the checker, without brackets behind it: exercises.check(the_function).")
     else:
-        print(f"There is no exercise {name!r}; the function has to keep the name of its stub: {', '.join(names())}.")
+        near = difflib.get_close_matches(name, names(), cutoff=0.4) or names()
+        print(f"There is no exercise {name!r}; the function has to keep the name of its stub: {', '.join(near)}.")
 
 
 def say(exercise: Exercise, answer: Answer) -> str:
@@ -44,7 +48,22 @@ def say(exercise: Exercise, answer: Answer) -> str:
     made = [message for mistake, message in exercise.mistakes.items() if _same(exercise, yours, mistake, cases)]
     if len(made) == 1:
         return made[0].format(**measured(exercise, yours, expected, wrong))
+    if exercise.kind in ONE_CALL and len(cases) == 1 and not yours[wrong[0]].error:
+        return _of_one_call(exercise, yours, expected)
     return "\n".join([_where(wrong, len(cases)), *_difference(exercise, yours[wrong[0]], expected[wrong[0]])])
+
+
+def _of_one_call(exercise: Exercise, yours: dict[str, Outcome], expected: dict[str, Outcome]) -> str:
+    """What is said of a prediction or a set-up with several faults: never what would have been right."""
+    ((case, mine),), (right,) = yours.items(), expected.values()
+    found = battery.different(mine, right, exercise.rtol)
+    for mistake, message in exercise.mistakes.items() if exercise.kind == "find it" else ():
+        made = battery.different(observe(exercise, mistake, exercise.cases()[case]), right, exercise.rtol)
+        if all(name in found and found[name][0] == said for name, (said, _) in made.items()):
+            return message.format(**measured(exercise, yours, expected, [case])) + "\nThere is another cause as well."
+    if exercise.kind == "find it":
+        return f"{len(found)} of {len(right.parts)} wrong: {', '.join(found)}."
+    return "\n".join(f"Not right yet. {name}: {said}." for name, (said, _) in found.items())
 
 
 def _where(wrong: list[str], cases: int) -> str:

@@ -2,10 +2,10 @@
 
 A collator takes examples (dicts with `input_ids` and `labels`) and the id `pad`, and returns a batch: the rows filled
 up with `pad` to one length, an `attention_mask` that is 1 on the tokens and 0 on the padding, and labels that are -100
-on the padding. Here is a right one, and four that are wrong, each in a way that has been seen.
+on the padding. Here is a right one, and five that are wrong, each in a way that has been seen.
 
 Write a test: it gets such a function, calls it on examples of your choice, and returns whether to accept it. It has to
-reject the four, and to accept what is right, also if it fills up further than it has to: the checker has one more right
+reject the five, and to accept what is right, also if it fills up further than it has to: the checker has one more right
 collator, whose batches are a multiple of eight tokens wide, as some GPUs like them.
 """
 
@@ -48,6 +48,10 @@ def attends_to_padding(examples: list[dict], pad: int) -> dict[str, torch.Tensor
     return batch | {"attention_mask": torch.ones_like(batch["input_ids"])}
 
 
+def moves_the_tokens(examples: list[dict], pad: int) -> dict[str, torch.Tensor]:
+    return collate(examples, pad) | {"input_ids": filled_up([row["input_ids"][::-1] for row in examples], pad).flip(1)}
+
+
 def eight_wide(examples: list[dict], pad: int) -> dict[str, torch.Tensor]:
     return collate(examples, pad, width=8)
 
@@ -74,6 +78,7 @@ def cases() -> dict[str, tuple[Collate]]:
         "hides_by_token": (hides_by_token,),
         "learns_padding": (learns_padding,),
         "attends_to_padding": (attends_to_padding,),
+        "moves_the_tokens": (moves_the_tokens,),
     }
 
 
@@ -114,6 +119,10 @@ def mask_not_looked_at(made):
     return _tried(made, names=("input_ids", "labels"))
 
 
+def tokens_not_looked_at(made):
+    return _tried(made, names=("attention_mask", "labels"))
+
+
 def ends_not_learned(made):
     return _tried(made, end_learned=False)
 
@@ -131,11 +140,11 @@ def none_accepted(made):
 
 
 def with_losses(made):
-    rows = [{"input_ids": [4, 2, 5, 2], "labels": [-100, 2, -100, 2]}, {"input_ids": [2], "labels": [2]}]
+    rows = [{"input_ids": [4, 2, 5, 2], "labels": [-100, 2, -100, 2]}, {"input_ids": [3, 2], "labels": [-100, 2]}]
     batch = made(rows, 2)
     counts = (batch["labels"] != -100).sum(1).tolist(), batch["attention_mask"].sum(1).tolist()
     whole = (batch["attention_mask"][0, :4] == 1).all() and batch["attention_mask"][1, 0] == 1
-    return counts == ([2, 1], [4, 1]) and bool(whole)
+    return counts == ([2, 1], [4, 2]) and bool(whole) and batch["input_ids"][1, :2].tolist() == [3, 2]
 
 
 EXERCISE = Exercise(
@@ -144,26 +153,28 @@ EXERCISE = Exercise(
     difficulty=2,
     minutes=12,
     cases=cases,
-    given=(filled_up, collate, unlabels_by_token, hides_by_token, learns_padding, attends_to_padding),
+    given=(filled_up, collate, unlabels_by_token, hides_by_token, learns_padding, attends_to_padding, moves_the_tokens),
     mistakes={
         another_pad: "{wrong} of {cases} are judged wrongly: unlabels_by_token and hides_by_token are accepted. They "
         "do harm where the padding is a token that also stands in a row, such as its end.",
-        nothing_to_fill_up: "{wrong} of {cases} are judged wrongly: learns_padding and attends_to_padding are "
-        "accepted. Was there padding in your batch, and did you look at it?",
+        nothing_to_fill_up: "{wrong} of {cases} are judged wrongly: learns_padding, attends_to_padding and "
+        "moves_the_tokens are accepted. Was there padding in your batch, and did you look at it?",
         labels_not_looked_at: "{wrong} of {cases} are judged wrongly: unlabels_by_token and learns_padding are "
         "accepted. What is wrong with them are the labels.",
         mask_not_looked_at: "{wrong} of {cases} are judged wrongly: hides_by_token and attends_to_padding are "
         "accepted. What is wrong with them is the attention mask.",
+        tokens_not_looked_at: "{wrong} of {cases} is judged wrongly: moves_the_tokens is accepted. Mask and labels "
+        "stand where they should; the tokens stand on the other side of the padding.",
         ends_not_learned: "{wrong} of {cases} is judged wrongly: unlabels_by_token is accepted. It takes the label "
         "from an end token; in your examples, does any end have one?",
-        another_pad_and_nothing_to_fill_up: "{wrong} of {cases} are judged wrongly: all four wrong ones are accepted. "
-        "Make rows of two lengths, with `pad` among their tokens, and look at labels and mask.",
+        another_pad_and_nothing_to_fill_up: "{wrong} of {cases} are judged wrongly: all five wrong ones are accepted. "
+        "Make rows of two lengths, with `pad` among their tokens, and look at all three.",
         of_one_width: "{wrong} of {cases} is judged wrongly: a right one is rejected, which fills up further than it "
         "has to. Read the width from the batch.",
         none_accepted: "{wrong} of {cases} are judged wrongly: nothing is accepted, not even `collate` itself.",
     },
     hints=(
-        "For each of the four: on which examples does it do the same as the right one? Choose others. Two of them "
+        "For each of the five: on which examples does it do the same as the right one? Choose others. Two of them "
         "need a `pad` that is also a token of a row, and learned there.",
         "Two rows of different lengths that end with `pad`, and this end has a label. Compare ids, labels and mask "
         "with what you write down for them by hand, filled up to the width that the batch has.",

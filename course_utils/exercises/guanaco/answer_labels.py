@@ -41,8 +41,11 @@ def cases() -> dict[str, tuple[list[int], list[int], int]]:
         "a question that says assistant": row([*USER, 20, 7, 8, NEWLINE, 21], [*HEAD, 30]),
         "an answer that is cut off": [*row(asked), *HEAD, 30, 31],
         "an answer of no words": row(asked, HEAD),
+        "an answer of two lines": row(asked, [*HEAD, 30, NEWLINE, 31]),
+        "a row that stops with the end of an answer": [*row(asked), *HEAD, 30, END],
     }
-    return {name: (ids, HEAD, END) for name, ids in rows.items()}
+    short = {"a head of three ids": (row(asked, [*HEAD[:2], NEWLINE, 30, 31]), [*HEAD[:2], NEWLINE], END)}
+    return {name: (ids, HEAD, END) for name, ids in rows.items()} | short
 
 
 def outcome(answer: Callable[..., list[int]], ids: list[int], head: list[int], end: int) -> dict[str, str]:
@@ -51,14 +54,15 @@ def outcome(answer: Callable[..., list[int]], ids: list[int], head: list[int], e
     Raises:
         ValueError: what is returned is no list of as many whole numbers as there are ids.
     """
+    given = list(ids)
     labels = answer(ids, head, end)
     try:
         labels = [int(label) for label in labels]
-        words = [{-100: "no label", token: "its label"} for token in ids]
+        words = [{-100: "no label", token: "its label"} for token in given]
         found = [known.get(label, f"the label {label}") for known, label in zip(words, labels, strict=True)]
     except (TypeError, ValueError):
-        raise ValueError(f"Return a list of {len(ids)} labels, one for each id.") from None
-    return {f"place {place} (id {token})": each for place, (token, each) in enumerate(zip(ids, found, strict=True))}
+        raise ValueError(f"Return a list of {len(given)} labels, one for each id.") from None
+    return {f"place {place} (id {token})": each for place, (token, each) in enumerate(zip(given, found, strict=True))}
 
 
 def _answers(ids: list[int], head: list[int], end: int) -> list[range]:
@@ -102,6 +106,30 @@ def by_the_word(ids, head, end):
 
 def whole_answers_alone(ids, head, end):
     return _labels(ids, *(each for each in _answers(ids, head, end) if ids[each.stop - 1] == end))
+
+
+def closed_by_a_newline(ids, head, end):
+    newline = head[-1]
+    stops = [
+        min((n for n in each if ids[n] in (newline, end)), default=each.stop - 1) for each in _answers(ids, head, end)
+    ]
+    return _labels(ids, *(range(each.start, n + 1) for each, n in zip(_answers(ids, head, end), stops, strict=True)))
+
+
+def last_ends_are_padding(ids, head, end):
+    text = len(ids)
+    while text and ids[text - 1] == end:
+        text -= 1
+    return answer_labels(ids[:text], head, end) + [-100] * (len(ids) - text)
+
+
+def head_of_four(ids, head, end):
+    labels, learned = [], False
+    for place, token in enumerate(ids):
+        learned = learned or (ids[place - 4] == head[0] and ids[place - 3 : place - 1] == head[1:3] and place > 3)
+        labels.append(token if learned else -100)
+        learned = learned and token != end
+    return labels
 
 
 def moved_by_one(ids, head, end):
@@ -149,6 +177,12 @@ EXERCISE = Exercise(
         "beginning of an answer. Compare the whole head, with its start token.",
         whole_answers_alone: "Wrong for {wrong} of {cases} rows: of an answer that is cut off nothing is learned. "
         "What there is of it is learned, to the end of the row.",
+        closed_by_a_newline: "Wrong for {wrong} of {cases} rows: an answer of two lines is over after the first. A "
+        "newline may stand in an answer; only the end token closes it.",
+        last_ends_are_padding: "Wrong for {wrong} of {cases} rows: end tokens at the end of a row are all taken for "
+        "padding. Where the row stops with an answer, the first of them is its end.",
+        head_of_four: "Wrong for {wrong} of {cases} rows: the head is taken to be four ids long. With another "
+        "tokenizer it has another length: `len(head)`.",
         moved_by_one: "Wrong for {wrong} of {cases} rows: the labels lie one place too early. The loss moves them by "
         "one itself; a label stands at its own token.",
         ones_and_zeros: "Wrong for {wrong} of {cases} rows: that is a mask, of 1 and 0. A label is the id of the "

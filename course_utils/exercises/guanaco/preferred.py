@@ -52,9 +52,12 @@ def cases() -> dict[str, tuple[pd.DataFrame]]:
     return {
         "14 against 3 prompts": said(both_a=14, both_b=3, first=2, ties=3),
         "2 against 15 prompts": said(both_a=2, both_b=15, first=20, unparsed=4),
+        "15 against 5 prompts": said(both_a=15, both_b=5),
         "13 against 5 prompts": said(both_a=13, both_b=5, first=9),
         "7 against 1 prompts": said(both_a=7, both_b=1),
         "10 against 1 prompts, and many that change": said(both_a=10, both_b=1, first=40),
+        "10 against 1 prompts, and many ties": said(both_a=10, both_b=1, ties=20),
+        "10 against 1 prompts, and some that nobody could read": said(both_a=10, both_b=1, unparsed=12),
         "a judge that names the first place alone": said(first=40),
         "6 against 5 prompts, and many that change": said(both_a=6, both_b=5, first=30),
         "4 against 3 prompts, and many ties": said(both_a=4, both_b=3, ties=30),
@@ -97,6 +100,22 @@ def all_prompts_counted(orders):
 def ties_counted(orders):
     a, b, agreed = _counts(orders)
     return _decided(a, b, agreed.get(a, 0), agreed.get(b, 0), sum(agreed.values()))
+
+
+def ties_shared(orders):
+    a, b, agreed = _counts(orders)
+    ties = agreed.get("tie", 0)
+    return _decided(a, b, agreed.get(a, 0) + ties // 2, agreed.get(b, 0) + ties - ties // 2)
+
+
+def unparsed_counted(orders):
+    a, b, agreed = _counts(orders)
+    return _decided(a, b, agreed.get(a, 0), agreed.get(b, 0), sum(agreed.values()) - agreed.get("tie", 0))
+
+
+def doubled(orders):
+    a, b, agreed = _counts(orders)
+    return _decided(a, b, agreed.get(a, 0), agreed.get(b, 0), sides=2.0)
 
 
 def one_direction(orders):
@@ -157,8 +176,14 @@ EXERCISE = Exercise(
         "that name one model twice count; the others say nothing.",
         ties_counted: "Wrong for {wrong} of {cases} tables: the wins were held against all prompts on which both "
         "verdicts agree, ties among them. A tie says nothing here.",
-        one_direction: "Wrong for {wrong} of {cases} tables: that is the chance in the direction that was seen, and "
-        "5 % of it are 10 % of both. Before the numbers, nobody knew which direction it would be.",
+        ties_shared: "Wrong for {wrong} of {cases} tables: ties were shared out, half to each. They say nothing, and "
+        "only hide what the others say.",
+        unparsed_counted: "Wrong for {wrong} of {cases} tables: the wins were held against the prompts that nobody "
+        "could read as well. `unparsed` is no model's name.",
+        doubled: "Wrong for {wrong} of {cases} tables: the level is stricter than 5 %, or the chance was doubled. "
+        "That of `stats.binomtest` holds both directions already.",
+        one_direction: "Wrong for {wrong} of {cases} tables: up to 10 % in both directions were enough. That is the "
+        "level, or it is the chance in one direction: before the numbers, nobody knew which it would be.",
         whoever_wins_more: "Wrong for {wrong} of {cases} tables: the one with more prompts was named, however few "
         "there are.",
         changed_verdicts_shared: "Wrong for {wrong} of {cases} tables: prompts with a changed verdict were shared out, "

@@ -39,6 +39,8 @@ def cases() -> dict[str, tuple[int, str, float, int, float]]:
         "a warm-up for a constant rate, first step": (0, "constant_with_warmup", 10, 100, 1e-3),
         "a warm-up for a constant rate, fourth step": (3, "constant_with_warmup", 10, 100, 1e-3),
         "a share of the steps that is no whole number": (56, "constant_with_warmup", 0.03, 1875, 2e-4),
+        "a warm-up of one step": (5, "constant_with_warmup", 1, 101, 1e-3),
+        "a share of the steps that is hardly more than three": (3, "constant_with_warmup", 0.03, 101, 1e-3),
         "linear, in the middle": (50, "linear", 0.1, 80, 1e-3),
         "linear, last step": (79, "linear", 8, 80, 1e-3),
         "cosine, a third of the way": (30, "cosine", 0, 90, 1e-3),
@@ -75,6 +77,14 @@ def share_rounded_down(step, schedule, warmup, total, lr):
 
 def share_of_one_step(step, schedule, warmup, total, lr):
     return _rate(step, schedule, warmup, total, lr)
+
+
+def one_is_a_share(step, schedule, warmup, total, lr):
+    return _rate(step, schedule, math.ceil(warmup * total) if warmup <= 1 else int(warmup), total, lr)
+
+
+def share_of_the_others(step, schedule, warmup, total, lr):
+    return _rate(step, schedule, _warm(warmup, total - 1) if warmup < 1 else int(warmup), total, lr)
 
 
 def begins_above_zero(step, schedule, warmup, total, lr):
@@ -127,6 +137,9 @@ EXERCISE = Exercise(
         "are 57.",
         share_of_one_step: "{yours:g} instead of {expected:g}: a warm-up below 1 is a share of all steps, not a part "
         "of one step.",
+        one_is_a_share: "{yours:g} instead of {expected:g}: a warm-up of 1 is one step. Only less than 1 is a share.",
+        share_of_the_others: "{yours:g} instead of {expected:g}: the share was taken of `total` - 1. Of 101 steps, 3 % "
+        "are four, rounded up.",
         begins_above_zero: "{yours:g} instead of {expected:g}: the first step has the rate 0, and changes nothing. So "
         "the fourth of ten has three tenths of the full rate.",
         falls_from_the_start: "{yours:g} instead of {expected:g}: the fall begins where the warm-up ends, at the full "

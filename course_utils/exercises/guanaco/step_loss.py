@@ -86,6 +86,15 @@ def moved_the_other_way(micro_batches):
     return _step(micro_batches, lambda logits, labels: (labels[:, :-1] != -100).sum(), move=-1)
 
 
+def rows_run_together(micro_batches):
+    total, count = 0, 0
+    for logits, labels in micro_batches:
+        asked = labels.flatten()[1:]
+        total = total + cross_entropy(logits.flatten(0, 1)[:-1], asked, reduction="sum")
+        count = count + (asked != -100).sum()
+    return total / count
+
+
 def first_labels_counted(micro_batches):
     return _step(micro_batches, lambda logits, labels: (labels != -100).sum())
 
@@ -132,6 +141,8 @@ EXERCISE = Exercise(
         "same place, which the model has seen. They predict the next one.",
         moved_the_other_way: "{yours:.4f} instead of {expected:.4f}: the logits were held against the token *before* "
         "them. They predict the next one.",
+        rows_run_together: "{yours:.4f} instead of {expected:.4f}: the rows were put in one line before they were "
+        "moved by one. So the last place of a row is asked for the first token of the next.",
         first_labels_counted: "{yours:.4f} instead of {expected:.4f}: the sum is right, but a label in the first place "
         "was counted. Nothing predicts it, so it has no loss.",
         all_places_counted: "{yours:.4f} instead of {expected:.4f}, {ratio:.2f} times: divided by all places, also "

@@ -3,8 +3,8 @@
 `training.check` finds eight of the lesson's ten traps (the other two lie behind training), and says of itself that it
 looks at what a model would see. No check sees everything. Here are seven set-ups of one conversation, each spoiled in
 another way, as rows of ids and labels, or with a recipe beside them. Predict what the check says of each: a dict from
-the name of the set-up to the name of a trap, such as `"end_cut_off"`, or `"nothing"`. (A word that is no such name gets
-you the list of them.)
+the name of the set-up to the name of a trap, such as `"end_cut_off"`, or `"nothing"`. What each trap is, by its name,
+stands in `training.traps.WAYS_OUT`.
 
 Then look yourself: of each `row, more` in `spoiled().values()`, `training.check([row], loading.load_tokenizer(),
 **more)`. What would you have to do to find those that get through?
@@ -136,27 +136,27 @@ EXERCISE = Exercise(
     outcome=outcome,
     given=(spoiled,),
     mistakes={
-        any_label_is_asked_for: "{parts} of {all_parts} is wrong: with the questions learned there are labels, and the "
-        "check asks only whether there are any. Whose they are it cannot know: Guanaco learned questions, too.",
-        moved_unseen: "{parts} of {all_parts} is wrong: labels that lie one place too early leave the last end of an "
+        any_label_is_asked_for: "{parts} of {all_parts} wrong: where questions are learned there are labels, too, and "
+        "the check asks only whether there are any. Whose they are it cannot know: Guanaco learned questions as well.",
+        moved_unseen: "{parts} of {all_parts} wrong: labels that lie one place too early leave the last end of an "
         "answer without one, while the token before it has one. That is what `end_masked` looks for.",
-        every_answer_is_asked_for: "{parts} of {all_parts} is wrong: `end_cut_off` asks whether an answer begins "
+        every_answer_is_asked_for: "{parts} of {all_parts} wrong: `end_cut_off` asks whether an answer begins "
         "behind the last end of the row. Here the last answer has one. (Guanaco's script wrote its ends like that.)",
-        masked_where_there_is_no_end: "{parts} of {all_parts} is wrong: `end_masked` needs an end that stands in the "
+        masked_where_there_is_no_end: "{parts} of {all_parts} wrong: `end_masked` needs an end that stands in the "
         "row and has no label. Here the first answer has no end at all.",
-        beginning_is_asked_for: "{parts} of {all_parts} is wrong: `template_mismatch` asks whether an answer begins as "
+        beginning_is_asked_for: "{parts} of {all_parts} wrong: `template_mismatch` asks whether an answer begins as "
         "the template writes it. That the question before it is cut, it does not see.",
-        second_end_unseen: "{parts} of {all_parts} is wrong: behind an end the template writes a new turn, or "
+        second_end_unseen: "{parts} of {all_parts} wrong: behind an end the template writes a new turn, or "
         "nothing. A second end is a special token where none belongs.",
-        linear_has_a_warm_up: "{parts} of {all_parts} is wrong: `linear` has a warm-up, but one of 20 steps in a run "
+        linear_has_a_warm_up: "{parts} of {all_parts} wrong: `linear` has a warm-up, but one of 20 steps in a run "
         "of 20 never reaches the full rate.",
-        everything_is_found: "{parts} of {all_parts} are wrong: a check was expected to see what is meant. It asks "
+        everything_is_found: "{parts} of {all_parts} wrong: a check was expected to see what is meant. It asks "
         "simple things: is there a label, does the last answer have an end, does an answer begin as it should?",
-        nothing_is_found: "{parts} of {all_parts} are wrong: something is found in some.",
+        nothing_is_found: "{parts} of {all_parts} wrong: something is found in some.",
     },
     hints=(
-        "What each trap is, stands in `WAYS_OUT` (`from course_utils.training.traps import WAYS_OUT`). Ask of each "
-        "set-up which of them it steps into, taken by the letter. Four of the seven step into none.",
+        "Read `WAYS_OUT` once more, and take it by the letter. Ask of each "
+        "set-up which of the traps it steps into. Four of the seven step into none.",
         "Ends: the check looks at the last end of a row, at ends without a label behind a token with one, and at "
         "special tokens where the template writes none. Warm-up: does the rate reach its full value inside the run?",
     ),

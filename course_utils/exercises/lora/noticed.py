@@ -138,15 +138,15 @@ EXERCISE = Exercise(
     outcome=outcome,
     given=(Right, *FAULTS),
     mistakes={
-        outputs_tell_all: "{parts} of {all_parts} are wrong: equal outputs do not make equal gradients. Without a "
+        outputs_tell_all: "{parts} of {all_parts} wrong: equal outputs do not make equal gradients. Without a "
         "gradient for A its training goes another way from the second loss on.",
-        count_sees_detached: "{parts} of {all_parts} is wrong: the count asks `requires_grad`. In DetachedA the "
+        count_sees_detached: "{parts} of {all_parts} wrong: the count asks `requires_grad`. In DetachedA the "
         "matrix may be trained; its gradient does not arrive.",
-        losses_see_the_merge: "{parts} of {all_parts} is wrong: nothing calls `update` while a model is trained, so "
+        losses_see_the_merge: "{parts} of {all_parts} wrong: nothing calls `update` while a model is trained, so "
         "the losses of MergesUnscaled are the right ones.",
-        updates_only_of_update: "{parts} of {all_parts} are wrong: after five steps that went another way, A and B "
+        updates_only_of_update: "{parts} of {all_parts} wrong: after five steps that went another way, A and B "
         "are others, and so is their product.",
-        outputs_see_gradients: "{parts} of {all_parts} are wrong: at the start FrozenA and DetachedA compute what is "
+        outputs_see_gradients: "{parts} of {all_parts} wrong: at the start FrozenA and DetachedA compute what is "
         "right. Only what comes back differs.",
     },
     hints=(

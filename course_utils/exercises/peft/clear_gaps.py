@@ -67,7 +67,10 @@ def cases() -> dict[str, tuple[Scores]]:
 
     two = {"A": {0: 0.50, 1: 0.70, 2: 0.60}, "B": {0: 0.54, 1: 0.75, 2: 0.65}}
     return {
-        **{f"four methods, two of them {n} standard errors apart": (four(n),) for n in (0.5, 2.7, 3.2, 4.0, 4.4, 5.5)},
+        **{
+            f"four methods, two of them {n} standard errors apart": (four(n),)
+            for n in (0.5, 2.7, 3.2, 4.0, 4.4, 5.5, 12.0)
+        },
         "two methods, three seeds": (two,),
         **{f"two methods, three seeds, {n} standard errors apart": (pair(n),) for n in (3.3, 3.9, 5.0)},
         "the seeds in another order": ({"A": two["A"], "B": dict(reversed(two["B"].items()))},),
@@ -114,6 +117,14 @@ def each_at_95(scores):
 
 def of_methods(scores):
     return _clear(scores, 1 - 0.05 / len(scores))
+
+
+def of_28_pairs(scores):
+    return _clear(scores, 1 - 0.05 / 28)
+
+
+def not_of_the_mean(scores):
+    return _clear(scores, 1 - 0.05 / _pairs(scores), lambda q, df: stats.t.ppf(q, df) * math.sqrt(df + 1))
 
 
 def one_side(scores):
@@ -181,6 +192,10 @@ EXERCISE = Exercise(
         "With four equal methods, a fifth of all such tables would have a clear gap.",
         of_methods: "Wrong for {wrong} of {cases} inputs: 0.05 was divided by the number of methods. What can look "
         "clear by luck are pairs: four methods make six.",
+        of_28_pairs: "Wrong for {wrong} of {cases} inputs: m was 28, or another fixed number. Count the pairs of the "
+        "`scores` that you were given: four methods make six.",
+        not_of_the_mean: "Wrong for {wrong} of {cases} inputs: that is the interval of a single difference. Their mean "
+        "is surer by the root of n.",
         one_side: "Wrong for {wrong} of {cases} inputs: the quantile leaves 0.05 / m on each side. An interval has two "
         "ends, and luck can favor either: half of it belongs to each.",
         of_a_normal: "Wrong for {wrong} of {cases} inputs: the quantile is that of a normal distribution, which knows "

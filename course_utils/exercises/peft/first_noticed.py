@@ -169,20 +169,20 @@ EXERCISE = Exercise(
     outcome=outcome,
     given=(Right, *FAULTS),
     mistakes={
-        start_is_seen: "{parts} of {all_parts} is wrong: m starts at another value in StartsAtOne, but before anything "
+        start_is_seen: "{parts} of {all_parts} wrong: m starts at another value in StartsAtOne, but before anything "
         "is computed it gets that of Right. The lesson's DoRA cell compared the starts for this reason.",
-        as_at_the_start: "{parts} of {all_parts} is wrong: with B at zero the scaling would change no output. The "
+        as_at_the_start: "{parts} of {all_parts} wrong: with B at zero the scaling would change no output. The "
         "comparison moves B off zero first.",
-        gradients_in_outputs: "{parts} of {all_parts} is wrong: `detach` changes no value on the way forward, only "
+        gradients_in_outputs: "{parts} of {all_parts} wrong: `detach` changes no value on the way forward, only "
         "what comes back.",
-        constants_unseen: "{parts} of {all_parts} is wrong: the norm holds A and B. With a gradient through it, they "
+        constants_unseen: "{parts} of {all_parts} wrong: the norm holds A and B. With a gradient through it, they "
         "take another step.",
-        hidden_by_broadcasting: "{parts} of {all_parts} is wrong: one number for all four rows works by broadcasting, "
+        hidden_by_broadcasting: "{parts} of {all_parts} wrong: one number for all four rows works by broadcasting, "
         "and would change the outputs; but it is three parameters less, and these are counted first.",
-        dropout_in_outputs: "{parts} of {all_parts} is wrong: outputs are compared in evaluation mode, where dropout "
+        dropout_in_outputs: "{parts} of {all_parts} wrong: outputs are compared in evaluation mode, where dropout "
         "does nothing.",
-        dropout_unseen: "{parts} of {all_parts} is wrong: the steps are taken in training mode, where dropout works.",
-        all_in_outputs: "{parts} of {all_parts} are wrong: every fault but that of the count is said to change the "
+        dropout_unseen: "{parts} of {all_parts} wrong: the steps are taken in training mode, where dropout works.",
+        all_in_outputs: "{parts} of {all_parts} wrong: every fault but that of the count is said to change the "
         "outputs. Ask of each whether it changes what is computed, or what comes back, or only where training starts.",
     },
     hints=(

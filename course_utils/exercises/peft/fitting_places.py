@@ -11,6 +11,7 @@ on the four of the attention; a scale of 2 everywhere; and at most 90,000 parame
 "target_modules": "all-linear"}` keeps the first three. Call `places` as often as you like.
 """
 
+import re
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -58,14 +59,17 @@ def outcome(answer: Callable[[], dict[str, Any]]) -> dict[str, str]:
     """Whether each rule is kept; if not, what was found.
 
     Raises:
-        ValueError: it is no dict, or no layer gets an adapter.
+        ValueError: it is no dict, no layer gets an adapter, or a name is no regular expression.
         TypeError: LoraConfig has no such field.
     """
     fields = answer()
     if not isinstance(fields, dict):
         raise ValueError('Return a dict of fields, such as {"r": 8, "target_modules": "all-linear"}.')
-    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # of an idle pattern, which is told below
-        table = places(**fields)
+    try:
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # of an idle pattern, told below
+            table = places(**fields)
+    except re.error as error:
+        raise ValueError(f"A name is no regular expression ({error}): `a_proj|b_proj` stands for two places.") from None
     low = table[table["place"].isin(ATTENTION) & (table["rank"] < LOWEST_RANK)]
     off = table[(table["scale"] - SCALE).abs() > 1e-3]
     layers = table.groupby("place")["layers"].sum().reindex([*ATTENTION, *FEED_FORWARD], fill_value=0)
@@ -73,8 +77,8 @@ def outcome(answer: Callable[[], dict[str, Any]]) -> dict[str, str]:
     missing = [f"{place} in {n} of {LAYERS} layers" for place, n in layers.items() if n != LAYERS]
     count = int(table["parameters"].sum())
     return {
-        "rank_pattern": "changes no rank" if idle else "as given",
         "places": ", ".join(missing) or "all",
+        "rank_pattern": "changes no rank" if idle else "as given",
         "attention": _listed(low, "rank") or "rank 8 or more",
         "scale": _listed(off, "scale") or "2 everywhere",
         "parameters": "at most 90,000" if count <= MOST else f"{count:,}",
@@ -144,8 +148,9 @@ EXERCISE = Exercise(
         "smaller rank. There is a field for that, with the same names.",
         scale_for_alpha: "It fits, but with {yours}: `alpha_pattern` takes a lora_alpha, which is still divided by the "
         "rank; not the scale itself.",
-        start_of_a_name: "The rank_pattern {yours}, so all have rank 8: 'mlp' stands within the names of the layers, "
-        "not at their end. PEFT warns of it, and goes on.",
+        start_of_a_name: "The rank_pattern {yours}, so all have rank 8. A name has to match a layer's from a "
+        "dot up to the end: `mlp` and `gate` do not, and names with commas between them are one. "
+        "`a_proj|b_proj` are two. PEFT warns of it, and goes on.",
         rank_3: "It has {yours} parameters, the limit is 90,000. One of the three places has to do with a rank less.",
     },
     hints=(

@@ -44,6 +44,8 @@ def cases() -> dict[str, tuple[list[Adapter], float]]:
         "two adapters, a third may be lost": ([slow, steep], 0.33),
         "two with the same directions": ([(A, B, 4.0), (A, 2 * B, 4.0)], 0.05),
         "one with large numbers and a small lora_alpha": ([steep, loud], 0.2),
+        "one of rank 2, one of rank 24": ([adapter([6.0, 5.0], 4.0), adapter([1.0] * 24, 4.0)], 0.6),
+        "all may be lost": ([slow], 1.0),
     }
 
 
@@ -62,6 +64,14 @@ def not_scaled(adapters, most):
 
 def alpha_alone(adapters, most):
     return needed_rank([(A, B, lora_alpha * len(A)) for A, B, lora_alpha in adapters], most)
+
+
+def root_of_r(adapters, most):
+    return needed_rank([(A, B, lora_alpha * len(A) ** 0.5) for A, B, lora_alpha in adapters], most)
+
+
+def from_one_on(adapters, most):
+    return max(1, needed_rank(adapters, most))
 
 
 def share_of_squares(adapters, most):
@@ -125,6 +135,9 @@ EXERCISE = Exercise(
         "lora_alpha / r, which decides how much it weighs in the sum.",
         alpha_alone: "Wrong for {wrong} of {cases} inputs, {yours} instead of {expected}: lora_alpha has to be divided "
         "by the r of its adapter.",
+        root_of_r: "Wrong for {wrong} of {cases} inputs, {yours} instead of {expected}: lora_alpha was divided by the "
+        "root of r, as rsLoRA does. These adapters divide by r.",
+        from_one_on: "Rank {yours} instead of {expected}: where all may be lost, no rank is needed at all.",
         share_of_squares: "Rank {yours} instead of {expected}: the share was taken of the squares. A norm is their "
         "root, so of the squares only the share `most` times `most` may be lost.",
         share_of_values: "Rank {yours} instead of {expected}: singular values were added up as they are. The norm adds "

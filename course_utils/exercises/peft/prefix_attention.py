@@ -74,6 +74,12 @@ def _seen(q, prefix_k, mask, upper=0):
     return seen & torch.cat([mask.new_ones(len(prefix_k)), mask]).bool()
 
 
+def softmax_over_the_queries(q, k, v, prefix_k, prefix_v, mask):
+    scores = q @ torch.cat([prefix_k, k]).T / math.sqrt(q.shape[1])
+    scores = scores.masked_fill(~_seen(q, prefix_k, mask), -1e9)
+    return scores.softmax(dim=0) @ torch.cat([prefix_v, v])
+
+
 def unscaled(q, k, v, prefix_k, prefix_v, mask):
     keys, values = torch.cat([prefix_k, k]), torch.cat([prefix_v, v])
     return _attended(q, keys, values, _seen(q, prefix_k, mask), scaling=1.0)
@@ -152,6 +158,8 @@ EXERCISE = Exercise(
     mistakes={
         unscaled: "Off by {off:.0f} %: the scores were not divided by the root of the width, so the largest takes "
         "nearly everything.",
+        softmax_over_the_queries: "Off by {off:.0f} %: the softmax goes over the tokens that ask. The shares of one "
+        "token over all that it sees have to add up to 1: `dim=1`.",
         triangle_at_the_start: "Off by {off:.0f} %: the triangle begins at the prefix, so that the first token sees "
         "one place of it, and no token itself. All of the prefix comes before the text.",
         triangle_of_the_library: "Off by {off:.0f} %: the triangle of `is_causal=True` begins at the prefix, so that "

@@ -82,6 +82,10 @@ def beside_the_original(merge):
     return _tried(merge, merged_into_the_original)
 
 
+def beside_the_unscaled(merge):
+    return _tried(merge, merged_unscaled)
+
+
 def original_on_the_grid(merge):
     return _tried(merge, on_grid=True)
 
@@ -124,6 +128,8 @@ EXERCISE = Exercise(
     mistakes={
         beside_the_original: "{wrong} of {cases} are judged wrongly: the merge into the original is accepted and the "
         "right ones are not. The adapter was trained beside what 4 bits restore; hold the merge against that.",
+        beside_the_unscaled: "{wrong} of {cases} are judged wrongly: merged_unscaled is accepted and the right ones "
+        "are not. Your own reference has no lora_alpha / r.",
         original_on_the_grid: "{wrong} of {cases} is judged wrongly: merged_into_the_original is accepted. "
         "Either your original survives 4 bits unaltered, as zeros do, or your tolerance is wider than what 4 bits "
         "round away, up to 15 % of a block's absmax.",

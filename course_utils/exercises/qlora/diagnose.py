@@ -185,14 +185,15 @@ EXERCISE = Exercise(
         "see how long a block is.",
         positive_numbers: "{wrong} of {cases} is taken for another: a forgotten sign passes. Does a block of yours "
         "have its largest absolute value below zero?",
-        loosely: "{wrong} of {cases} is taken for another: a wrong level passes for swapped halves. A thousandth of "
-        "the absmax is inside the tolerance with which you compare restored numbers.",
+        loosely: "{wrong} of {cases} is taken for another: a wrong level passes for swapped halves. It changes some "
+        "bytes, too: so compare what is restored first, within less than a thousandth of the absmax.",
         loosely_and_restored_alone: "{wrong} of {cases} are taken for another: a wrong level passes, for your "
         "tolerance is wider than a thousandth of the absmax; and so do swapped halves, which only the bytes show.",
         values_of_absmax_unseen: "{wrong} of {cases} is taken for another: a forgotten sign passes for a wrong level. "
         "Compare the absmax themselves before what is made with them.",
-        compared_with_fp4: "{wrong} of {cases} are taken for another, the right one for one with a wrong level. Did "
-        "you leave out `quant_type`? The default of bitsandbytes is FP4.",
+        compared_with_fp4: "{wrong} of {cases} are taken for another, the right one for one with a wrong level. Were "
+        "restored numbers held against the weights themselves, which 4 bits round? Or was `quant_type` left out? The "
+        "default of bitsandbytes is FP4.",
         column_beside_row: "{wrong} of {cases} is taken for another, the right one for swapped halves. Bytes of "
         "bitsandbytes come in a column, and a column never equals a row: `.flatten()` it first.",
         nothing_found: "{wrong} of {cases} are taken for another: no fault was found.",

@@ -54,7 +54,8 @@ def outcome(answer: Callable[[], Setup]) -> dict[str, str]:
     if now.method != "full" and now.r < LOWEST_RANK:
         broken.append(f"r is {now.r}, the lowest is {LOWEST_RANK}")
     largest = plan.parts.idxmax()
-    needs = f"{plan.peak / 1e9:.1f} GB, of which {plan.parts[largest] / 1e9:.1f} GB are {largest}"
+    larger = f" with r = {now.r}" if now.r > LOWEST_RANK else ""
+    needs = f"{plan.peak / 1e9:.1f} GB{larger}, of which {plan.parts[largest] / 1e9:.1f} GB are {largest}"
     return {"rules": "; ".join(broken) or "kept", "memory": "fits" if plan.fits else needs}
 
 

@@ -43,13 +43,21 @@ def cases() -> dict[str, tuple[list[float], float]]:
         "a mean on the margin": ([0.01, 0.02, 0.03], 0.02),
         "nine seeds around zero": ([-0.02, -0.01, -0.01, 0.0, 0.0, 0.0, 0.01, 0.01, 0.02], 0.02),
         "three seeds near the margin": ([0.010, 0.014, 0.018], 0.02),
+        "decided by the last seed that may be": ([-0.03, 0.0, 0.03], _decided_at(MOST, 0.03)),
+        "one seed too many": ([-0.03, 0.0, 0.03], _decided_at(MOST + 1, 0.03)),
     }
 
 
-def _first(differences, decides, quantile=None, spread=stdev, start=None, root=math.sqrt) -> float:
+def _decided_at(n: int, spread: float) -> float:
+    """A margin that a mean of 0 is inside of with n seeds, and not with one less."""
+    half, before = (stats.t.ppf(0.975, seeds - 1) * spread / math.sqrt(seeds) for seeds in (n, n - 1))
+    return (half + before) / 2
+
+
+def _first(differences, decides, quantile=None, spread=stdev, start=None, root=math.sqrt, most=MOST) -> float:
     """The first n for which `decides(mean, half)`; what differs in a mistake is another argument."""
     quantile = quantile or (lambda n: stats.t.ppf(0.975, n - 1))
-    for n in range(start or len(differences), MOST + 1):
+    for n in range(start or len(differences), most + 1):
         if decides(fmean(differences), quantile(n) * spread(differences) / root(n)):
             return n
     return math.inf
@@ -102,6 +110,15 @@ def not_of_the_mean(differences, margin):
 
 def from_two_on(differences, margin):
     return _first(differences, lambda mean, half: abs(mean - margin) > half, start=2)
+
+
+def ninety_at_most(differences, margin):
+    found = seeds_to_decide(differences, margin)
+    return found if found < MOST else math.inf
+
+
+def one_more_tried(differences, margin):
+    return _first(differences, lambda mean, half: abs(mean - margin) > half, most=1000)
 
 
 def how_many_more(differences, margin):
@@ -157,6 +174,10 @@ EXERCISE = Exercise(
         "is no number. Behind the loop, return `math.inf`.",
         most_for_never: "Wrong for {wrong} of {cases} studies: {yours:g} seeds were tried last and are not enough. "
         "Where none of them are, the answer is `math.inf`.",
+        ninety_at_most: "{yours:g} seeds instead of {expected:g}: 100 seeds may be tried, no fewer and no more. "
+        "`range` stops before its end.",
+        one_more_tried: "{yours:g} seeds instead of {expected:g}: that is more than 100. Where 100 are not enough, the "
+        "answer is `math.inf`.",
         how_many_more: "{yours:g} instead of {expected:g}: that is how many more. Asked for are all of them.",
     },
     hints=(
