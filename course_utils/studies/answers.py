@@ -11,11 +11,15 @@ The rules, written down before the first run:
   answers is judged once.
 - One arm against another: its points on each prompt (1 for a win, a half for a tie), their mean, and its 95 % interval
   over the prompts (`intervals.mean_and_interval`). All of it above one half: better; below: worse; else not decided.
+- Ratings: Bradley and Terry's, ties as halves, with intervals from drawing prompts (all matches on a prompt together);
+  and without the ties. A rating that moves by more than ten points without them depends on how ties are treated.
 - Length: on each prompt, the share of matches that the longer answer won (in characters; of the matches with a winner
   and with answers of unequal length); its mean over the prompts with its interval. Above one half: longer answers win;
-  below: shorter ones do.
+  below: shorter ones do. Judged once more with both answers cut to the length of the shorter, what is left above one
+  half is not length alone.
 - Loss: of the pairs of arms that are decided, those whose better arm has the lower loss on the test conversations, each
-  in its own template. All of them: who predicts better answers better; none of them: the opposite.
+  in its own template. With three such pairs or more: all of them, who predicts better answers better; none of them,
+  the opposite; some of them, in part. Else nothing is decided.
 
 One seed an arm. So the intervals cover the prompts alone: not the seed, another judge, other references, or what an
 answer would be if it were not cut.
