@@ -2164,8 +2164,8 @@ FAULTS = [
     Fault(
         "the lesson trains on test trees",
         "notebooks/04_guanaco_sft.ipynb",
-        'chat.encode_all(threads["train"], tokenizer), 128)',
-        'chat.encode_all(threads["test"] * 3, tokenizer), 128)',
+        'chat.encode_all(threads["train"], tokenizer), 96)',
+        'chat.encode_all(threads["test"] * 3, tokenizer), 96)',
         "notebooks/04_guanaco_sft.ipynb::e4a0003b",
     ),
     Fault(

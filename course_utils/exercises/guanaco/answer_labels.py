@@ -128,7 +128,7 @@ def head_of_four(ids, head, end):
     for place, token in enumerate(ids):
         learned = learned or (ids[place - 4] == head[0] and ids[place - 3 : place - 1] == head[1:3] and place > 3)
         labels.append(token if learned else -100)
-        learned = learned and token != end
+        learned = learned and end != token
     return labels
 
 

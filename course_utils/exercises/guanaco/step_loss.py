@@ -91,7 +91,7 @@ def rows_run_together(micro_batches):
     for logits, labels in micro_batches:
         asked = labels.flatten()[1:]
         total = total + cross_entropy(logits.flatten(0, 1)[:-1], asked, reduction="sum")
-        count = count + (asked != -100).sum()
+        count = count + asked.ne(-100).sum()
     return total / count
 
 
