@@ -267,10 +267,10 @@ def test_a_number_is_not_said_to_be_so_many_times_infinity():
 
 
 def test_a_renamed_function_is_told_the_names_it_may_have_meant(capsys):
-    def prefered(orders):
+    def preferred_one(orders):
         return orders
 
-    check(prefered)
+    check(preferred_one)
     assert "its stub: preferred" in capsys.readouterr().out
 
 
