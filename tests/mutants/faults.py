@@ -18,7 +18,7 @@ import nbformat
 ROOT = Path(__file__).parent.parent.parent
 PARTS = (
     "course_utils data notebooks tests recipes conftest.py pyproject.toml requirements.txt requirements-litgpt.txt "
-    "environment.yml Makefile README.md CLAIMS.md CONTRIBUTING.md instructors".split()
+    "environment.yml Makefile README.md CLAIMS.md CONTRIBUTING.md CITATION.cff instructors .github docs".split()
 )
 LORA, LESSONS = "notebooks/01_lora.ipynb", "tests/lessons/test_01_lora.py"
 PEFT_LESSON, PEFT_TESTS = "notebooks/02_peft.ipynb", "tests/lessons/test_02_peft.py"
@@ -2475,6 +2475,27 @@ FAULTS = [
         "Environment(autoescape=True, trim_blocks=True)",
         "Environment(trim_blocks=True)",
         "tests/test_handout.py::test_text_in_cells_is_text_and_markdown_in_them_is_html",
+    ),
+    Fault(
+        "an installed package claims to be a clone",
+        "course_utils/core/files.py",
+        "    if not in_clone():",
+        "    if False:",
+        "tests/test_files.py::test_a_command_that_needs_the_notebooks_says_so_where_there_are_none",
+    ),
+    Fault(
+        "a gated model is said not to exist",
+        "course_utils/core/hub.py",
+        "    (GatedRepoError,",
+        "    (PermissionError,",
+        "tests/test_core_hub.py::test_the_reason_is_what_the_hub_said_first",
+    ),
+    Fault(
+        "a model that the GPU has no room for is fetched",
+        "course_utils/loading/profiles.py",
+        "    if not wrong:",
+        "    if True:",
+        "tests/test_profiles.py::test_the_default_model_takes_its_place_and_a_sentence_says_why",
     ),
 ]
 SEEN_IN_CELLS = {  # faults that a test notices, and a cell of the lesson as well
