@@ -14,7 +14,7 @@ from course_utils.course.kit import KIT, verdicts_on
 CHOSEN = {  # by lesson, the verdicts that change what one does
     "01_lora": ("M9", "F4", "M19", "L19"),
     "02_peft": ("L22", "P5", "P6", "M7"),
-    "03_qlora": ("M5", "F30", "F24", "M10", "M2"),
+    "03_qlora": ("M5", "F30", "Q10", "M10", "M2"),
     "04_guanaco_sft": ("M11", "M14", "M15", "F36"),
 }
 PAGE = """\

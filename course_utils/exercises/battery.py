@@ -32,6 +32,8 @@ def same(yours: Any, expected: Any, rtol: float) -> bool:
         alike = isinstance(yours, torch.Tensor) and yours.dtype == expected.dtype and yours.shape == expected.shape
         return alike and yours.requires_grad >= expected.requires_grad and near(yours, expected, rtol)
     if isinstance(expected, Real) and isinstance(yours, Real):
+        if math.isnan(expected):
+            return math.isnan(yours)
         return yours == expected if isinstance(expected, int) else math.isclose(yours, expected, rel_tol=rtol)
     return type(yours) is type(expected) and yours == expected
 
@@ -41,8 +43,9 @@ def near(yours: torch.Tensor, expected: torch.Tensor, rtol: float) -> bool:
     if yours.dtype.is_floating_point:
         rtol = max(rtol, 4 * torch.finfo(yours.dtype).eps)
     yours, expected = yours.detach().double(), expected.detach().double()
-    largest = expected.abs().max().item() if expected.numel() else 0.0
-    return bool(((yours - expected).abs() <= rtol * largest + 1e-9).all())
+    largest = expected.abs().nan_to_num().max().item() if expected.numel() else 0.0
+    alike = (yours - expected).abs() <= rtol * largest + 1e-9
+    return bool((alike | (yours.isnan() & expected.isnan())).all())
 
 
 def describe(name: str, yours: Any, expected: Any, rtol: float) -> str:
@@ -89,7 +92,7 @@ def _tensors(yours: torch.Tensor, expected: torch.Tensor, rtol: float) -> str:
 
 
 def _pattern(y: torch.Tensor, e: torch.Tensor, rtol: float) -> str:
-    """What wrong values have in common; if nothing, the first of them."""
+    """What wrong values have in common; if nothing, the one that is most wrong."""
     ratio, shift = times(y, e), (y - e).mean().item()
     if not y.any():
         return "is zero everywhere."
@@ -100,9 +103,9 @@ def _pattern(y: torch.Tensor, e: torch.Tensor, rtol: float) -> str:
     if near(y - shift, e, rtol):
         return f"is too {'large' if shift > 0 else 'small'} by {abs(shift):.4g} everywhere."
     wrong = (y - e).abs() > rtol * e.abs().max()
-    place = tuple(wrong.nonzero()[0].tolist())
-    values = f"there {y[place].item():.4g}, expected {e[place].item():.4g}"
-    return f"differs in {int(wrong.sum())} of {wrong.numel()} places, first at {place}: {values}."
+    place = tuple(int(each) for each in torch.unravel_index((y - e).abs().argmax(), y.shape))
+    values = f"there {y[place].item():.6g}, expected {e[place].item():.6g}"
+    return f"differs in {int(wrong.sum())} of {wrong.numel()} places, most at {place}: {values}."
 
 
 def times(yours: torch.Tensor, expected: torch.Tensor) -> float:

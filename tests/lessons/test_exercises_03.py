@@ -130,7 +130,7 @@ def test_no_choice_of_the_set_up_can_be_left_out():
     parts = fitting.planned(**setup).parts
     found = bytes_in_4_bits(find_config("LLaMA-33B").to_dict())
     assert parts["frozen weights"] == found["indexes"] + found["16 bits"]
-    assert fitting.outcome(lambda: setup) == {"rules": "kept", "memory": "fits"}
+    assert fitting.outcome(lambda: setup) == {"rules": "kept", "memory": "fits", "plan": "fits"}
     undone = {"method": "lora", "adapter_precision": "fp32", "checkpointing": False, "r": 128}
     for name, value in undone.items():
         assert "GB" in fitting.outcome(lambda changed=setup | {name: value}: changed)["memory"], name

@@ -56,11 +56,11 @@ def eight_wide(examples: list[dict], pad: int) -> dict[str, torch.Tensor]:
     return collate(examples, pad, width=8)
 
 
-def accepts_collate(collate: Callable) -> bool:
+def accepts_collate(made: Callable) -> bool:
     """Whether a collator is right, tried on examples of your choice."""
     end = 2
     rows = [[5, 6, end, 7, 8, end], [9, end]]
-    batch = collate([{"input_ids": row, "labels": [-100, *row[1:]]} for row in rows], end)
+    batch = made([{"input_ids": row, "labels": [-100, *row[1:]]} for row in rows], end)
     for place, row in enumerate(rows):
         left = batch["input_ids"].shape[1] - len(row)
         wanted = {"input_ids": row + left * [end], "attention_mask": len(row) * [1] + left * [0]}

@@ -14,6 +14,7 @@ is not decided. Where no prompt counts, it is not decided either.
 
 import functools
 import math
+from collections.abc import Callable
 
 import pandas as pd
 from scipy import stats
@@ -42,10 +43,13 @@ def preferred(orders: pd.DataFrame) -> str:
 
 @functools.cache
 def cases() -> dict[str, tuple[pd.DataFrame]]:
-    def said(both_a=0, both_b=0, first=0, ties=0, a_and_tie=0, tie_and_b=0, unparsed=0) -> tuple[pd.DataFrame]:
+    def said(
+        both_a=0, both_b=0, first=0, ties=0, a_and_tie=0, tie_and_b=0, unparsed=0, a_alone=0
+    ) -> tuple[pd.DataFrame]:
         """So many prompts on which the two verdicts were these; `first`: whoever was shown first won."""
         rows = both_a * [("A", "A")] + both_b * [("B", "B")] + first * [("A", "B")] + ties * [("tie", "tie")]
         rows += a_and_tie * [("A", "tie")] + tie_and_b * [("tie", "B")] + unparsed * [("unparsed", "unparsed")]
+        rows += a_alone * [("A", "unparsed")]
         table = pd.DataFrame(rows, columns=["a_first", "b_first"])
         return (table.assign(prompt=table.index.astype(str), a="A", b="B")[["prompt", "a", "b", "a_first", "b_first"]],)
 
@@ -53,6 +57,8 @@ def cases() -> dict[str, tuple[pd.DataFrame]]:
         "14 against 3 prompts": said(both_a=14, both_b=3, first=2, ties=3),
         "2 against 15 prompts": said(both_a=2, both_b=15, first=20, unparsed=4),
         "15 against 5 prompts": said(both_a=15, both_b=5),
+        "13 against 4 prompts": said(both_a=13, both_b=4),
+        "6 against 2 prompts, and wins beside what nobody could read": said(both_a=6, both_b=2, a_alone=12),
         "13 against 5 prompts": said(both_a=13, both_b=5, first=9),
         "7 against 1 prompts": said(both_a=7, both_b=1),
         "10 against 1 prompts, and many that change": said(both_a=10, both_b=1, first=40),
@@ -65,6 +71,11 @@ def cases() -> dict[str, tuple[pd.DataFrame]]:
         "Guanaco-65B and ChatGPT-3.5, as published": (pair("Guanaco-65B", "ChatGPT-3.5"),),
         "Guanaco-65B and Bard, as published": (pair("Guanaco-65B", "Bard"),),
     }
+
+
+def outcome(answer: Callable[[pd.DataFrame], str], orders: pd.DataFrame) -> str:
+    """What is said of a copy of the table, to which columns may be added."""
+    return answer(orders.copy())
 
 
 def _counts(orders: pd.DataFrame) -> tuple[str, str, dict[str, int]]:
@@ -140,6 +151,12 @@ def win_beside_a_tie(orders):
     return _decided(a, b, both.count({a}), both.count({b}))
 
 
+def win_beside_unparsed(orders):
+    a, b, agreed = _counts(orders)
+    both = [set(row) - {"unparsed"} for row in orders[["a_first", "b_first"]].to_numpy().tolist()]
+    return _decided(a, b, both.count({a}), both.count({b}))
+
+
 def no_prompt_forgotten(orders):
     a, b, agreed = _counts(orders)
     for_a, for_b = agreed.get(a, 0), agreed.get(b, 0)
@@ -166,6 +183,7 @@ EXERCISE = Exercise(
     difficulty=2,
     minutes=12,
     cases=cases,
+    outcome=outcome,
     given=(pair,),
     mistakes={
         each_verdict: "Wrong for {wrong} of {cases} tables: single verdicts were counted, two for each prompt. The "
@@ -190,6 +208,8 @@ EXERCISE = Exercise(
         "half to each. They say nothing, and only hide what the others say.",
         win_beside_a_tie: "Wrong for {wrong} of {cases} tables: a win in one order and a tie in the other was counted "
         "as a win. The rule asks for the name in both.",
+        win_beside_unparsed: "Wrong for {wrong} of {cases} tables: a win in one order, where nobody could read the "
+        "other, was counted as a win. The rule asks for the name in both.",
         no_prompt_forgotten: "Wrong for {wrong} of {cases} tables: there no prompt counts, and a test of nothing "
         "stops with an error: {error}.",
         the_other_one: "Wrong for {wrong} of {cases} tables: that is the model with fewer prompts.",

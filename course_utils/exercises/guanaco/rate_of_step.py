@@ -41,6 +41,7 @@ def cases() -> dict[str, tuple[int, str, float, int, float]]:
         "a share of the steps that is no whole number": (56, "constant_with_warmup", 0.03, 1875, 2e-4),
         "a warm-up of one step": (5, "constant_with_warmup", 1, 101, 1e-3),
         "a share of the steps that is hardly more than three": (3, "constant_with_warmup", 0.03, 101, 1e-3),
+        "no warm-up, first step": (0, "linear", 0, 80, 1e-3),
         "linear, in the middle": (50, "linear", 0.1, 80, 1e-3),
         "linear, last step": (79, "linear", 8, 80, 1e-3),
         "cosine, a third of the way": (30, "cosine", 0, 90, 1e-3),

@@ -41,6 +41,7 @@ def cases() -> dict[str, tuple[list[MicroBatch]]]:
     return {
         "one micro-batch": ([micro_batch((2, 6), (5, 8))],),
         "a short answer, then long ones": ([micro_batch((6, 8)), micro_batch((2, 8), (1, 8), length=9)],),
+        "a micro-batch without an answer": ([micro_batch((2, 6)), micro_batch((0, 0))],),
         "rows that are learned from the first token on": ([micro_batch((0, 8), (0, 5)), micro_batch((0, 3))],),
     }
 

@@ -139,7 +139,7 @@ EXERCISE = Exercise(
         any_label_is_asked_for: "{parts} of {all_parts} wrong: where questions are learned there are labels, too, and "
         "the check asks only whether there are any. Whose they are it cannot know: Guanaco learned questions as well.",
         moved_unseen: "{parts} of {all_parts} wrong: labels that lie one place too early leave the last end of an "
-        "answer without one, while the token before it has one. That is what `end_masked` looks for.",
+        "answer without one, while the token before it has one. Is there a trap of that kind?",
         every_answer_is_asked_for: "{parts} of {all_parts} wrong: `end_cut_off` asks whether an answer begins "
         "behind the last end of the row. Here the last answer has one. (Guanaco's script wrote its ends like that.)",
         masked_where_there_is_no_end: "{parts} of {all_parts} wrong: `end_masked` needs an end that stands in the "

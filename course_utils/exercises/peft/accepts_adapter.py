@@ -79,6 +79,7 @@ def cases() -> dict[str, tuple[Weights, Shapes]]:
         "one layer of another rank": right | whole({"layers.0.v_proj": (8, 24)}, r=6),
         "in bf16": {name: each.bfloat16() for name, each in right.items()},
         "one layer that learned nothing": right | zero,
+        "all sums below zero": {name: -each.abs() if "lora_B" in name else each for name, each in right.items()},
         "the last layer learned nothing": right | {"layers.1.q_proj.lora_B.weight": torch.zeros(24, 4)},
     }
     files |= {breaks.__name__: breaks(right) for breaks in BREAKS}

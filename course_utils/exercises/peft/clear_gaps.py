@@ -69,12 +69,12 @@ def cases() -> dict[str, tuple[Scores]]:
     return {
         **{
             f"four methods, two of them {n} standard errors apart": (four(n),)
-            for n in (0.5, 2.7, 3.2, 4.0, 4.4, 5.5, 12.0)
+            for n in (0.5, 2.7, 3.2, 4.0, 4.4, 5.5, 8.0, 12.0)
         },
         "two methods, three seeds": (two,),
         **{f"two methods, three seeds, {n} standard errors apart": (pair(n),) for n in (3.3, 3.9, 5.0)},
         "the seeds in another order": ({"A": two["A"], "B": dict(reversed(two["B"].items()))},),
-        "a seed that only one of them has": ({"A": {**two["A"], 3: 0.90}, "B": two["B"]},),
+        "a seed that only one of them has": ({**pair(3.3), "A": {**pair(3.3)["A"], 3: 0.90}},),
     }
 
 
@@ -121,6 +121,10 @@ def of_methods(scores):
 
 def of_28_pairs(scores):
     return _clear(scores, 1 - 0.05 / 28)
+
+
+def pairs_counted_twice(scores):
+    return _clear(scores, 1 - 0.05 / _pairs(scores) / 2)
 
 
 def not_of_the_mean(scores):
@@ -188,12 +192,15 @@ EXERCISE = Exercise(
     outcome=outcome,
     given=(stored_scores,),
     mistakes={
-        each_at_95: "Wrong for {wrong} of {cases} inputs: each gap was judged at 95 %, as if it were the only one. "
-        "With four equal methods, a fifth of all such tables would have a clear gap.",
+        each_at_95: "Wrong for {wrong} of {cases} inputs: gaps were judged at 95 %: all of them, as if each were "
+        "the only one, or the last of a rule that goes step by step (Holm's). Asked for is one level for all. At 95 "
+        "%, a fifth of all tables of four equal methods would have a clear gap.",
         of_methods: "Wrong for {wrong} of {cases} inputs: 0.05 was divided by the number of methods. What can look "
         "clear by luck are pairs: four methods make six.",
         of_28_pairs: "Wrong for {wrong} of {cases} inputs: m was 28, or another fixed number. Count the pairs of the "
         "`scores` that you were given: four methods make six.",
+        pairs_counted_twice: "Wrong for {wrong} of {cases} inputs: m was twice too large, or 0.05 was halved twice. A "
+        "with B and B with A are one pair: four methods make six.",
         not_of_the_mean: "Wrong for {wrong} of {cases} inputs: that is the interval of a single difference. Their mean "
         "is surer by the root of n.",
         one_side: "Wrong for {wrong} of {cases} inputs: the quantile leaves 0.05 / m on each side. An interval has two "

@@ -178,7 +178,7 @@ EXERCISE = Exercise(
         constants_unseen: "{parts} of {all_parts} wrong: the norm holds A and B. With a gradient through it, they "
         "take another step.",
         hidden_by_broadcasting: "{parts} of {all_parts} wrong: one number for all four rows works by broadcasting, "
-        "and would change the outputs; but it is three parameters less, and these are counted first.",
+        "and would change the outputs; but they are not what is compared first.",
         dropout_in_outputs: "{parts} of {all_parts} wrong: outputs are compared in evaluation mode, where dropout "
         "does nothing.",
         dropout_unseen: "{parts} of {all_parts} wrong: the steps are taken in training mode, where dropout works.",

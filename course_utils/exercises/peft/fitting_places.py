@@ -66,19 +66,20 @@ def outcome(answer: Callable[[], dict[str, Any]]) -> dict[str, str]:
     if not isinstance(fields, dict):
         raise ValueError('Return a dict of fields, such as {"r": 8, "target_modules": "all-linear"}.')
     try:
-        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # of an idle pattern, told below
+        with warnings.catch_warnings(record=True) as idle:  # PEFT warns of a pattern that matches no layer
+            warnings.simplefilter("always", RuntimeWarning)
             table = places(**fields)
     except re.error as error:
         raise ValueError(f"A name is no regular expression ({error}): `a_proj|b_proj` stands for two places.") from None
     low = table[table["place"].isin(ATTENTION) & (table["rank"] < LOWEST_RANK)]
     off = table[(table["scale"] - SCALE).abs() > 1e-3]
     layers = table.groupby("place")["layers"].sum().reindex([*ATTENTION, *FEED_FORWARD], fill_value=0)
-    idle = bool(fields.get("rank_pattern")) and (table["rank"] == fields.get("r", 8)).all()
+    said = " ".join(str(warning.message) for warning in idle)
     missing = [f"{place} in {n} of {LAYERS} layers" for place, n in layers.items() if n != LAYERS]
     count = int(table["parameters"].sum())
     return {
         "places": ", ".join(missing) or "all",
-        "rank_pattern": "changes no rank" if idle else "as given",
+        **{name: "matches no layer" if name in said else "as given" for name in ("rank_pattern", "alpha_pattern")},
         "attention": _listed(low, "rank") or "rank 8 or more",
         "scale": _listed(off, "scale") or "2 everywhere",
         "parameters": "at most 90,000" if count <= MOST else f"{count:,}",
@@ -116,6 +117,10 @@ def start_of_a_name():
     return {**EIGHT, "rank_pattern": {"mlp": 2}, "alpha_pattern": {"mlp": 4}}
 
 
+def alpha_of_a_start():
+    return {**EIGHT, "rank_pattern": {FEED: 2}, "alpha_pattern": {"mlp": 4}}
+
+
 def rank_3():
     return {**EIGHT, "rank_pattern": {FEED: 3}, "alpha_pattern": {FEED: 6}}
 
@@ -148,9 +153,11 @@ EXERCISE = Exercise(
         "smaller rank. There is a field for that, with the same names.",
         scale_for_alpha: "It fits, but with {yours}: `alpha_pattern` takes a lora_alpha, which is still divided by the "
         "rank; not the scale itself.",
-        start_of_a_name: "The rank_pattern {yours}, so all have rank 8. A name has to match a layer's from a "
+        start_of_a_name: "The {part} {yours}. A name has to match a layer's from a "
         "dot up to the end: `mlp` and `gate` do not, and names with commas between them are one. "
-        "`a_proj|b_proj` are two. PEFT warns of it, and goes on.",
+        "`a_proj|b_proj` are two. PEFT warns of it, and goes on with rank 8.",
+        alpha_of_a_start: "It fits, but the {part} {yours}. A name has to match a layer's from a dot up to the end, "
+        "as in the rank_pattern: the ranks are right, and the scale is not 2.",
         rank_3: "It has {yours} parameters, the limit is 90,000. One of the three places has to do with a rank less.",
     },
     hints=(

@@ -3,7 +3,8 @@
 Prefix tuning hands trained keys and values to every layer. Write what one head of one layer does with them, without a
 cache. `q`, `k` and `v` are the queries, keys and values of a text, `prefix_k` and `prefix_v` those of the prefix.
 Each token attends to the whole prefix, and to the text up to itself; never to padding, which has a 0 in `mask` where
-the text has a 1. (What comes out at the places of padding is not compared.)
+the text has a 1. (What
+comes out at the places of padding is not compared, but has to be numbers: gradients flow back from there, too.)
 
 The rest is attention as always. The scores are the products of queries and keys, divided by the root of their width.
 One softmax over all that a token sees turns them into shares, and the values, weighted with these, are the output.
@@ -125,6 +126,12 @@ def masked_after_the_softmax(q, k, v, prefix_k, prefix_v, mask):
     return (shares * _seen(q, prefix_k, mask)) @ torch.cat([prefix_v, v])
 
 
+def nothing_seen_from_padding(q, k, v, prefix_k, prefix_v, mask):
+    scores = q @ torch.cat([prefix_k, k]).T / math.sqrt(q.shape[1])
+    seen = _seen(q, prefix_k, mask) & mask.bool()[:, None]
+    return scores.masked_fill(~seen, -math.inf).softmax(dim=1) @ torch.cat([prefix_v, v])
+
+
 def two_softmaxes(q, k, v, prefix_k, prefix_v, mask):
     nothing = prefix_k[:0]
     return _attended(q, prefix_k, prefix_v, None) + _attended(q, k, v, _seen(q, nothing, mask))
@@ -174,6 +181,8 @@ EXERCISE = Exercise(
         "minus infinity leaves nothing.",
         masked_after_the_softmax: "Off by {off:.0f} %: the shares were made of all scores, and some of them dropped "
         "afterwards, so the rest do not add up to 1.",
+        nothing_seen_from_padding: "Wrong for {wrong} of {cases} inputs: the rows of padding see nothing, and the "
+        "softmax of nothing is NaN, which spoils the gradients of all. Let them see the prefix.",
         two_softmaxes: "Off by {off:.0f} %: prefix and text have a softmax each, so the shares add up to 2. The prefix "
         "has to take its share from the text.",
         no_prefix: "Off by {off:.0f} %: the prefix is not in it. (One of zeros changes the output as well: its scores "

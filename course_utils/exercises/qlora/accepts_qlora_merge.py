@@ -134,13 +134,14 @@ EXERCISE = Exercise(
         "Either your original survives 4 bits unaltered, as zeros do, or your tolerance is wider than what 4 bits "
         "round away, up to 15 % of a block's absmax.",
         scaling_of_one: "{wrong} of {cases} is judged wrongly: merged_unscaled is accepted. Is lora_alpha / r equal to "
-        "1 in your test?",
-        adapter_at_its_start: "{wrong} of {cases} are judged wrongly: with B A = 0, as an adapter starts, there is "
-        "nothing to scale, and what is on the grid stays there in 4 bits.",
+        "1 in your test, or B A smaller than your tolerance?",
+        adapter_at_its_start: "{wrong} of {cases} are judged wrongly: B A is zero, as an adapter starts, or smaller "
+        "than your tolerance. Then there is nothing to scale, and what is on the grid stays there in 4 bits.",
         loose: "{wrong} of {cases} are judged wrongly: two wrong merges are accepted, which are off by a rounding to "
         "4 bits. That is up to 15 % of a block's absmax: your tolerance has to be far narrower.",
         to_the_last_digit: "{wrong} of {cases} is judged wrongly: a right merge is rejected that adds in another "
-        "order. Sums of floats may differ in their last digits: leave them a tolerance.",
+        "order. Sums of floats may differ in their last digits: leave them a tolerance, and near zero an absolute one "
+        "(`atol`).",
         none_accepted: "{wrong} of {cases} are judged wrongly: nothing is accepted, not even `merged` itself. Is your "
         "reference what the unmerged layer computes, and is there a tolerance?",
         shape_only: "{wrong} of {cases} are judged wrongly: all three wrong merges are accepted.",

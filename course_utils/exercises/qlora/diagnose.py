@@ -192,8 +192,8 @@ EXERCISE = Exercise(
         values_of_absmax_unseen: "{wrong} of {cases} is taken for another: a forgotten sign passes for a wrong level. "
         "Compare the absmax themselves before what is made with them.",
         compared_with_fp4: "{wrong} of {cases} are taken for another, the right one for one with a wrong level. Were "
-        "restored numbers held against the weights themselves, which 4 bits round? Or was `quant_type` left out? The "
-        "default of bitsandbytes is FP4.",
+        "restored numbers held against the weights themselves, which 4 bits round? Or was `quant_type` left out (the "
+        "default of bitsandbytes is FP4)? Or are your rows no whole blocks of 64?",
         column_beside_row: "{wrong} of {cases} is taken for another, the right one for swapped halves. Bytes of "
         "bitsandbytes come in a column, and a column never equals a row: `.flatten()` it first.",
         nothing_found: "{wrong} of {cases} are taken for another: no fault was found.",

@@ -47,6 +47,9 @@ def outcome(answer: Callable[[], Setup]) -> dict[str, str]:
     if not isinstance(setup, dict) or (unknown := sorted(setup.keys() - {*FIELDS})):
         more = f"; not to be chosen: {', '.join(unknown)}" if isinstance(setup, dict) else ""
         raise ValueError(f"A set-up is a dict with keys among {', '.join(FIELDS)}{more}.")
+    for name in ("checkpointing", "chunked_loss"):
+        if not isinstance(setup.get(name, False), bool):
+            raise ValueError(f"{name} is {setup[name]!r}; it is True or False.")
     plan = _planned(**setup)
     now, broken = plan.settings, []
     if now.micro_batch * now.accumulation != TEXTS:
@@ -56,7 +59,9 @@ def outcome(answer: Callable[[], Setup]) -> dict[str, str]:
     largest = plan.parts.idxmax()
     larger = f" with r = {now.r}" if now.r > LOWEST_RANK else ""
     needs = f"{plan.peak / 1e9:.1f} GB{larger}, of which {plan.parts[largest] / 1e9:.1f} GB are {largest}"
-    return {"rules": "; ".join(broken) or "kept", "memory": "fits" if plan.fits else needs}
+    parts = ", ".join(f"{size / 1e9:.2f} GB {part}" for part, size in plan.parts.items())
+    kept = "; ".join(broken) or "kept"
+    return {"rules": kept, "memory": "fits" if plan.fits else needs, "plan": "fits" if plan.fits else parts}
 
 
 _planned = functools.cache(planned)
