@@ -49,21 +49,26 @@ def say(exercise: Exercise, answer: Answer) -> str:
     if len(made) == 1:
         return made[0].format(**measured(exercise, yours, expected, wrong))
     if exercise.kind in ONE_CALL and len(cases) == 1 and not yours[wrong[0]].error:
-        return _of_one_call(exercise, yours, expected)
+        return _of_one_call(exercise, yours, expected, cases)
     return "\n".join([_where(wrong, len(cases)), *_difference(exercise, yours[wrong[0]], expected[wrong[0]])])
 
 
-def _of_one_call(exercise: Exercise, yours: dict[str, Outcome], expected: dict[str, Outcome]) -> str:
+def _of_one_call(
+    exercise: Exercise,
+    yours: dict[str, Outcome],
+    expected: dict[str, Outcome],
+    cases: dict[str, tuple[Any, ...]],
+) -> str:
     """What is said of a prediction or a set-up with several faults: never what would have been right."""
     ((case, mine),), (right,) = yours.items(), expected.values()
     found = battery.different(mine, right, exercise.rtol)
-    for mistake, message in exercise.mistakes.items() if exercise.kind == "find it" else ():
-        made = battery.different(observe(exercise, mistake, exercise.cases()[case]), right, exercise.rtol)
+    if exercise.kind == "make it fit":
+        return "\n".join(f"Not right yet. {name}: {said}." for name, (said, _) in found.items())
+    for mistake, message in exercise.mistakes.items():
+        made = battery.different(observe(exercise, mistake, cases[case]), right, exercise.rtol)
         if all(name in found and found[name][0] == said for name, (said, _) in made.items()):
             return message.format(**measured(exercise, yours, expected, [case])) + "\nThere is another cause as well."
-    if exercise.kind == "find it":
-        return f"{len(found)} of {len(right.parts)} wrong: {', '.join(found)}."
-    return "\n".join(f"Not right yet. {name}: {said}." for name, (said, _) in found.items())
+    return f"{len(found)} of {len(right.parts)} wrong: {', '.join(found)}."
 
 
 def _where(wrong: list[str], cases: int) -> str:

@@ -91,6 +91,6 @@ def runs() -> pd.DataFrame:
     """
     found = records.table("answers")
     names = {(recipe.method, recipe.precision, recipe.subset): arm for arm, recipe in ARMS.items()}
-    subsets = [subset if isinstance(subset, str) else None for subset in found["subset"]]  # pandas has NaN for None
-    found.index = [names[one] for one in zip(found["method"], found["precision"], subsets, strict=True)]
+    settings = zip(found["method"], found["precision"], records.subsets(found), strict=True)
+    found.index = [names[one] for one in settings]
     return found.loc[list(ARMS)]

@@ -170,8 +170,7 @@ def looks() -> pd.DataFrame:
     """
     runs = records.table("guanaco")
     names = {(recipe.subset, recipe.train_on, recipe.steps): arm for arm, recipe in ARMS.items()}
-    subsets = [subset if isinstance(subset, str) else None for subset in runs["subset"]]  # pandas has NaN for None
-    settings = zip(subsets, runs["train_on"], runs["steps"], strict=True)
+    settings = zip(records.subsets(runs), runs["train_on"], runs["steps"], strict=True)
     runs["arm"] = [names.get(one, "untrained") for one in settings]
     runs["step"] = [
         [step for step in sorted({*SCORING["looks"], steps}) if step <= steps or not steps][: len(seen)]

@@ -121,6 +121,11 @@ def table(name: str) -> pd.DataFrame:
     return pd.DataFrame([_row(line) for line in lines])
 
 
+def subsets(runs: pd.DataFrame) -> list[str | None]:
+    """The subset of each run of a table, as its recipe names it: pandas has NaN for None."""
+    return [subset if isinstance(subset, str) else None for subset in runs["subset"]]
+
+
 def _row(line: dict[str, Any]) -> dict[str, Any]:
     recipe = Recipe(**line["recipe"])
     settings = asdict(recipe) | {"method": recipe.method} | (recipe.adapter or {})

@@ -145,16 +145,19 @@ def changed_verdicts_shared(orders):
     return _decided(a, b, agreed.get(a, 0) + changed.sum() // 2, agreed.get(b, 0) + changed.sum() - changed.sum() // 2)
 
 
-def win_beside_a_tie(orders):
-    a, b, agreed = _counts(orders)
-    both = [set(row) - {"tie"} for row in orders[["a_first", "b_first"]].to_numpy().tolist()]
+def _win_beside(orders: pd.DataFrame, word: str) -> str:
+    """Who is preferred, if a win beside that word counts like one in both orders."""
+    a, b, _ = _counts(orders)
+    both = [set(row) - {word} for row in orders[["a_first", "b_first"]].to_numpy().tolist()]
     return _decided(a, b, both.count({a}), both.count({b}))
+
+
+def win_beside_a_tie(orders):
+    return _win_beside(orders, "tie")
 
 
 def win_beside_unparsed(orders):
-    a, b, agreed = _counts(orders)
-    both = [set(row) - {"unparsed"} for row in orders[["a_first", "b_first"]].to_numpy().tolist()]
-    return _decided(a, b, both.count({a}), both.count({b}))
+    return _win_beside(orders, "unparsed")
 
 
 def no_prompt_forgotten(orders):

@@ -75,9 +75,12 @@ def _seen(q, prefix_k, mask, upper=0):
     return seen & torch.cat([mask.new_ones(len(prefix_k)), mask]).bool()
 
 
+def _scores(q, k, prefix_k):
+    return q @ torch.cat([prefix_k, k]).T / math.sqrt(q.shape[1])
+
+
 def softmax_over_the_queries(q, k, v, prefix_k, prefix_v, mask):
-    scores = q @ torch.cat([prefix_k, k]).T / math.sqrt(q.shape[1])
-    scores = scores.masked_fill(~_seen(q, prefix_k, mask), -1e9)
+    scores = _scores(q, k, prefix_k).masked_fill(~_seen(q, prefix_k, mask), -1e9)
     return scores.softmax(dim=0) @ torch.cat([prefix_v, v])
 
 
@@ -117,19 +120,17 @@ def itself_unseen(q, k, v, prefix_k, prefix_v, mask):
 
 
 def scores_of_zero(q, k, v, prefix_k, prefix_v, mask):
-    scores = q @ torch.cat([prefix_k, k]).T / math.sqrt(q.shape[1])
-    return (scores * _seen(q, prefix_k, mask)).softmax(dim=1) @ torch.cat([prefix_v, v])
+    return (_scores(q, k, prefix_k) * _seen(q, prefix_k, mask)).softmax(dim=1) @ torch.cat([prefix_v, v])
 
 
 def masked_after_the_softmax(q, k, v, prefix_k, prefix_v, mask):
-    shares = (q @ torch.cat([prefix_k, k]).T / math.sqrt(q.shape[1])).softmax(dim=1)
+    shares = _scores(q, k, prefix_k).softmax(dim=1)
     return (shares * _seen(q, prefix_k, mask)) @ torch.cat([prefix_v, v])
 
 
 def nothing_seen_from_padding(q, k, v, prefix_k, prefix_v, mask):
-    scores = q @ torch.cat([prefix_k, k]).T / math.sqrt(q.shape[1])
     seen = _seen(q, prefix_k, mask) & mask.bool()[:, None]
-    return scores.masked_fill(~seen, -math.inf).softmax(dim=1) @ torch.cat([prefix_v, v])
+    return _scores(q, k, prefix_k).masked_fill(~seen, -math.inf).softmax(dim=1) @ torch.cat([prefix_v, v])
 
 
 def two_softmaxes(q, k, v, prefix_k, prefix_v, mask):

@@ -112,7 +112,7 @@ def from_two_on(differences, margin):
     return _first(differences, lambda mean, half: abs(mean - margin) > half, start=2)
 
 
-def ninety_at_most(differences, margin):
+def one_less_tried(differences, margin):
     found = seeds_to_decide(differences, margin)
     return found if found < MOST else math.inf
 
@@ -174,7 +174,7 @@ EXERCISE = Exercise(
         "is no number. Behind the loop, return `math.inf`.",
         most_for_never: "Wrong for {wrong} of {cases} studies: {yours:g} seeds were tried last and are not enough. "
         "Where none of them are, the answer is `math.inf`.",
-        ninety_at_most: "{yours:g} seeds instead of {expected:g}: 100 seeds may be tried, no fewer and no more. "
+        one_less_tried: "{yours:g} seeds instead of {expected:g}: 100 seeds may be tried, no fewer and no more. "
         "`range` stops before its end.",
         one_more_tried: "{yours:g} seeds instead of {expected:g}: that is more than 100. Where 100 are not enough, the "
         "answer is `math.inf`.",
