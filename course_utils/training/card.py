@@ -63,7 +63,7 @@ def loads(recipe: Recipe) -> str:
     if recipe.adapter and recipe.precision in loading.QUANTIZED:
         how = ["load_in_8bit=True"]
         if recipe.precision != "int8":
-            how = ["load_in_4bit=True", f"bnb_4bit_quant_type={recipe.precision.removesuffix('-dq')!r}"]
+            how = ["load_in_4bit=True", f'bnb_4bit_quant_type="{recipe.precision.removesuffix("-dq")}"']
             how += [f"bnb_4bit_use_double_quant={recipe.precision.endswith('-dq')}", f"bnb_4bit_compute_dtype={dtype}"]
         lines += ["from transformers import BitsAndBytesConfig", "", "quantized = BitsAndBytesConfig("]
         lines += [*(f"    {each}," for each in how), ")"]
