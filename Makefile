@@ -38,7 +38,7 @@ test: model  ## run all tests, the notebooks among them
 studies: model  ## run the long experiments whose records are in data/studies/ (those that are missing)
 	@$(BIN)/python -m course_utils.studies
 
-docs: model  ## write the generated parts of README, CLAIMS, CONTRIBUTING and the datasheet (runs no notebook)
+docs: model  ## write the generated parts of README, CLAIMS, CONTRIBUTING, the datasheet and instructors/ (runs no notebook)
 	@$(BIN)/python -m course_utils.course --docs
 
 bench: model  ## time the training step beside stock TRL and a plain PEFT loop (12 min); build/bench.json

@@ -17,7 +17,7 @@ from traitlets.utils.importstring import import_item
 from course_utils.core import files
 from course_utils.core.files import ROOT
 from course_utils.course import __main__ as course
-from course_utils.course import pages
+from course_utils.course import pages, sections
 from course_utils.course.execute import Run, ThisPython, execute, state_cost
 
 TITLE = "# A title\n\n*Measured on nothing yet.*"
@@ -45,6 +45,35 @@ def test_executes_and_measures(made):
     assert run.peak > 20e6
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
     assert not notebook.cells[1].metadata
+
+
+def test_each_section_is_timed_and_the_times_are_kept_beside_the_notebook(tmp_path):
+    """A slow section is slow, one of text is left out, and no timestamp stays in a notebook."""
+    slow, path = "import time; time.sleep(0.4)", tmp_path / "made.ipynb"
+    texts = f"{TITLE}\n\n## First", slow, "1", "## Only text", "text\n\n## Second, after text", "2", "", "## Last", "3"
+    cells = [v4.new_code_cell(t) if t in ("1", "2", "3", "", slow) else v4.new_markdown_cell(t) for t in texts]
+    nbformat.write(v4.new_notebook(cells=cells), path)
+    notebook, run = execute(path)
+    assert list(run.sections) == ["First", "Second, after text", "Last"]
+    assert 0.4 <= run.sections["First"] < run.seconds
+    assert max(run.sections["Second, after text"], run.sections["Last"]) < 0.4
+    assert [dict(cell.metadata) for cell in notebook.cells] == [{}] * len(cells)
+    record = tmp_path / "instructors" / "seconds.json"
+    for name, seconds in ("02", {"A": 2.0}), ("01", run.sections), ("02", {"B": 1.5}):
+        sections.keep(name, seconds, record)
+    assert list(sections.record(record).items()) == [("01", run.sections), ("02", {"B": 1.5})]
+    assert sections.record(tmp_path / "none.json") == {}
+
+
+def test_the_seconds_of_a_lesson_are_kept_when_it_is_replaced(made, tmp_path, monkeypatch):
+    path, kept = made("1"), []
+    done = Run(path, "A title", 1, 1, {"A": 0.5})
+    monkeypatch.setattr(course, "execute", lambda path: (nbformat.read(path, as_version=4), done))
+    monkeypatch.setattr(course.sections, "keep", lambda *what: kept.append(what))
+    for in_place, lessons in ((False, [path]), (True, []), (True, [path])):
+        monkeypatch.setattr(course, "lessons", lambda lessons=lessons: lessons)
+        course.run(path, tmp_path / "build", in_place, ["made"])
+    assert kept == [("made", {"A": 0.5})]
 
 
 def test_memory_of_the_kernel_is_seen(made):

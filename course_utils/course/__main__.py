@@ -17,7 +17,7 @@ from rich.console import Console
 
 from course_utils.core import console, files
 from course_utils.core.files import ROOT, lessons, notebooks, write_whole
-from course_utils.course import claims_page, datasheet, marks, pages, readme, rooms, workbooks
+from course_utils.course import claims_page, datasheet, handout, kit, marks, pages, readme, rooms, sections, workbooks
 from course_utils.course.execute import Run, execute, state_cost
 from course_utils.loading import default_model_dir, load_tokenizer
 
@@ -33,6 +33,8 @@ def write_docs() -> None:
     marks.put_between(ROOT / "CONTRIBUTING.md", "rooms", rooms.markdown())
     statistics = datasheet.describe(load_tokenizer())
     marks.put_between(ROOT / "data" / "README.md", "statistics", f"```\n{statistics}\n```\n")
+    kit.write()  # these two ask for the verdicts on certain claims
+    handout.write_page()
 
 
 def run(path: Path, target: Path, in_place: bool, order: list[str]) -> Run:
@@ -51,6 +53,8 @@ def run(path: Path, target: Path, in_place: bool, order: list[str]) -> Run:
     write_whole(target / f"{name}.html", pages.page(notebook, order, name))
     if in_place:
         write_whole(path, text)
+        if any(path.samefile(lesson) for lesson in lessons()):
+            sections.keep(path.stem, done.sections)
         for file, picture in readme.pictures(notebook).items():
             write_whole(path.parent / file, picture)
     return done

@@ -4,7 +4,7 @@ import re
 import subprocess
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
@@ -14,6 +14,7 @@ from jupyter_client.kernelspec import NATIVE_KERNEL_NAME, KernelSpec, KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 
+from course_utils.course.sections import seconds
 from course_utils.course.tidy import KERNEL, tidy
 
 MEASURED = re.compile(r"^\*Measured .*\*$", re.MULTILINE)
@@ -22,12 +23,16 @@ CELL_TIMEOUT = 600
 
 @dataclass
 class Run:
-    """One executed notebook: `seconds` of wall-clock time and the highest resident memory of its kernel, in bytes."""
+    """One executed notebook: `seconds` of wall-clock time and the highest resident memory of its kernel, in bytes.
+
+    `sections` has the seconds of each section that has code.
+    """
 
     path: Path
     title: str
     seconds: float
     peak: int
+    sections: dict[str, float] = field(default_factory=dict)
 
     @property
     def cost(self) -> str:
@@ -54,7 +59,7 @@ def execute(path: Path) -> tuple[nbformat.NotebookNode, Run]:
     notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     kernel = AsyncKernelManager(kernel_spec_manager=ThisPython())
     place = {"metadata": {"path": path.parent}}
-    client = NotebookClient(notebook, km=kernel, timeout=CELL_TIMEOUT, record_timing=False, resources=place)
+    client = NotebookClient(notebook, km=kernel, timeout=CELL_TIMEOUT, record_timing=True, resources=place)
     start, peak, stop = time.perf_counter(), [0], threading.Event()
 
     def watch() -> None:
@@ -74,9 +79,10 @@ def execute(path: Path) -> tuple[nbformat.NotebookNode, Run]:
     finally:
         stop.set()
         watcher.join()
+    sections = seconds(notebook)  # before its timestamps are tidied away
     tidy(notebook)
     title = notebook.cells[0].source.splitlines()[0].lstrip("# ")
-    return notebook, Run(path, title, time.perf_counter() - start, peak[0])
+    return notebook, Run(path, title, time.perf_counter() - start, peak[0], sections)
 
 
 def state_cost(notebook: nbformat.NotebookNode, run: Run) -> None:

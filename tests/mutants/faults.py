@@ -18,7 +18,7 @@ import nbformat
 ROOT = Path(__file__).parent.parent.parent
 PARTS = (
     "course_utils data notebooks tests recipes conftest.py pyproject.toml requirements.txt requirements-litgpt.txt "
-    "environment.yml Makefile README.md CLAIMS.md CONTRIBUTING.md".split()
+    "environment.yml Makefile README.md CLAIMS.md CONTRIBUTING.md instructors".split()
 )
 LORA, LESSONS = "notebooks/01_lora.ipynb", "tests/lessons/test_01_lora.py"
 PEFT_LESSON, PEFT_TESTS = "notebooks/02_peft.ipynb", "tests/lessons/test_02_peft.py"
@@ -2447,6 +2447,34 @@ FAULTS = [
         "shown = min(len(first), len(second))",
         "shown = max(len(first), len(second))",
         "tests/lessons/test_04_judging.py::test_at_one_length_a_judge_sees_as_much_of_both",
+    ),
+    Fault(
+        "a section's time is that of its last cell",
+        "course_utils/course/sections.py",
+        "round(sum(map(_took, cells)), 1)",
+        "round(_took(cells[-1]), 1)",
+        "tests/test_course.py::test_each_section_is_timed_and_the_times_are_kept_beside_the_notebook",
+    ),
+    Fault(
+        "every cell of the kit has the number of the one before it",
+        "course_utils/course/kit.py",
+        "cells.index(found[1]) + 1",
+        "cells.index(found[1])",
+        "tests/test_instructors.py::test_a_cell_that_is_gone_is_named",
+    ),
+    Fault(
+        "a table is read from the top of its page",
+        "course_utils/course/tables.py",
+        "below = token.content == heading",
+        "below = True",
+        "tests/test_instructors.py::test_a_table_is_read_from_below_its_heading",
+    ),
+    Fault(
+        "a statement on the handout is taken for HTML",
+        "course_utils/course/handout.py",
+        "Environment(autoescape=True, trim_blocks=True)",
+        "Environment(trim_blocks=True)",
+        "tests/test_handout.py::test_text_in_cells_is_text_and_markdown_in_them_is_html",
     ),
 ]
 SEEN_IN_CELLS = {  # faults that a test notices, and a cell of the lesson as well
