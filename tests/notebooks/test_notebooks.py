@@ -129,3 +129,16 @@ def test_conversations_are_learned_once_whatever_the_profile():
     """Steps of a profile would make it twelve times with a large one, and the model worse than before."""
     (recipe,) = [cell.source for cell in code_cells("04_guanaco_sft") if "Recipe(" in cell.source]
     assert "steps=math.ceil(len(examples) / profile.batch_size)," in recipe
+
+
+@pytest.mark.parametrize("name", [name for name in NOTEBOOKS if name not in DEEPER])
+def test_a_lesson_leads_to_its_exercises_its_second_half_and_the_next_lesson(name):
+    last = NOTEBOOKS[name].cells[-1].source
+    own = [path for path in notebooks() if path.stem[:2] == name[:2] and path.stem != name]
+    after = [path for path in NOTEBOOKS if path[:2] == f"{int(name[:2]) + 1:02}" and path not in DEEPER]
+    wanted = [
+        f"exercises/{name[:2]}.ipynb",
+        *(f"deeper/{path.stem}.ipynb" for path in own),
+        *(f"{n}.ipynb" for n in after),
+    ]
+    assert [target for target in wanted if f"]({target})" not in last] == []
