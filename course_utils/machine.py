@@ -8,7 +8,7 @@ import platform
 import re
 import sys
 import timeit
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from importlib.util import find_spec
 
@@ -24,7 +24,9 @@ class Profile:
 
     `precision` and `model` are arguments of `loading.load_model`, `max_length` is in tokens, `batch_size` in sequences.
     `steps` is for the small tasks of notebooks 02 and 03; how long notebook 04 trains follows from its data. `model` is
-    read by notebook 04 alone; `COURSE_MODEL` in the environment names another one.
+    read by notebook 04 alone, in 4 bits; `COURSE_MODEL` in the environment names another one. It is one that asks
+    nobody's permission, and whose QLoRA at these sizes fits, by `memory.plan`, into `gpu_gb` (GB of 10^9 bytes) of one
+    GPU; see `loading.with_model`.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Profile:
     batch_size: int
     steps: int
     model: str = "SmolLM2-135M-Instruct"
+    gpu_gb: float | None = field(default=None, repr=False)
 
 
 PROFILES = {
@@ -40,8 +43,9 @@ PROFILES = {
     for profile in (
         Profile("cpu", "fp32", max_length=96, batch_size=8, steps=25),
         Profile("laptop", "fp32", max_length=256, batch_size=8, steps=60),
-        Profile("t4", "fp16", max_length=512, batch_size=8, steps=60),
-        Profile("a100", "bf16", max_length=512, batch_size=16, steps=30),
+        Profile("t4", "fp16", 512, 4, 120, "HuggingFaceTB/SmolLM2-1.7B-Instruct", gpu_gb=15),
+        Profile("a100", "bf16", 512, 4, 120, "Qwen/Qwen2.5-7B-Instruct", gpu_gb=39),
+        Profile("multi-gpu", "bf16", 512, 2, 120, "Qwen/Qwen2.5-7B-Instruct", gpu_gb=24),  # of each GPU
     )
 }
 
@@ -72,12 +76,17 @@ def _has_kernels(capability: tuple[int, int]) -> bool:
         return True
     if any(made <= capability and (kind == "compute" or made[0] == capability[0]) for kind, made in built):
         return True
-    print(
+    _say(
         f"torch {torch.__version__} has no code for the GPU {torch.cuda.get_device_name()} (compute capability "
-        f"{capability[0]}.{capability[1]}), so the CPU is used. To use the GPU, install a build of torch made for it.",
-        file=sys.stderr,
+        f"{capability[0]}.{capability[1]}), so the CPU is used. To use the GPU, install a build of torch made for it."
     )
     return False
+
+
+@functools.cache
+def _say(sentence: str) -> None:
+    """On stderr, once in a process."""
+    print(sentence, file=sys.stderr)
 
 
 def has_native_bf16(target: str | None = None) -> bool:
@@ -138,6 +147,15 @@ def _detect() -> str:
     """By the device alone: a second GPU changes nothing for a notebook, which is one process and uses one."""
     here = device()
     if here == "cuda":
+        if torch.cuda.device_count() > 1 and "LOCAL_RANK" not in os.environ:
+            _say(
+                f"{torch.cuda.device_count()} GPUs are here, and a notebook uses one of them. All of them train by "
+                "`accelerate launch --config_file recipes/accelerate/ddp.yaml -m course_utils.training recipe.yaml`."
+            )
+        if not has_native_bf16():
+            _say(
+                f"{torch.cuda.get_device_name()} has no bf16 of its own, so the profile is t4, which computes in fp16."
+            )
         return "a100" if has_native_bf16() else "t4"
     return "laptop" if here == "mps" or (os.cpu_count() or 1) >= 8 else "cpu"
 

@@ -17,7 +17,7 @@ from traitlets.utils.importstring import import_item
 from course_utils.core import files
 from course_utils.core.files import ROOT
 from course_utils.course import __main__ as course
-from course_utils.course import pages, sections
+from course_utils.course import sections, site
 from course_utils.course.execute import Run, ThisPython, execute, state_cost
 
 TITLE = "# A title\n\n*Measured on nothing yet.*"
@@ -122,7 +122,7 @@ def test_kernels_of_other_names_stay_as_they_are(tmp_path, monkeypatch):
     assert ThisPython().get_kernel_spec("other").argv == ["R"]
 
 
-def test_a_run_leaves_pages_and_notebooks_and_prints_on_any_console(made, tmp_path, monkeypatch):
+def test_a_run_leaves_notebooks_and_a_site_of_them_and_prints_on_any_console(made, tmp_path, monkeypatch):
     """The course runs in a folder whose name cp1252 lacks; the console is a Windows file in that encoding."""
     root = tmp_path / "Ωmega"
     root.mkdir()
@@ -130,13 +130,17 @@ def test_a_run_leaves_pages_and_notebooks_and_prints_on_any_console(made, tmp_pa
     monkeypatch.setattr(course, "ROOT", root)
     monkeypatch.setattr(course, "lessons", lambda: [path])
     monkeypatch.setattr(course, "default_model_dir", lambda: None)
+    built = []
+    monkeypatch.setattr(course.site, "check", lambda: None)
+    monkeypatch.setattr(course.site, "build", lambda *given: built.append(given))
     monkeypatch.setattr(sys, "argv", ["course"])
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="cp1252"))
     course.main()
     sys.stdout.seek(0)
     assert "?mega" in "".join(sys.stdout.read().splitlines())
-    written = {file.relative_to(root / "build").as_posix() for file in (root / "build").rglob("*.*")}
-    assert written == {"course/made.ipynb", "course/made.html", "course/index.html"}
+    copy = root / "build" / "notebooks" / root.name / "made.ipynb"
+    assert [file for file in (root / "build").rglob("*.*") if file.is_file()] == [copy]
+    assert built == [(root / "build" / "course", {path: copy})]
 
 
 def test_progress_bars_become_their_last_line(made):
@@ -172,43 +176,22 @@ def test_no_minute_has_sixty_seconds(tmp_path, seconds, written):
     assert Run(tmp_path, "A title", seconds, 1).cost.startswith(f"{written}, ")
 
 
-def test_notebooks_of_the_same_name_have_pages_of_their_own(made, tmp_path):
-    paths = [*files.notebooks(), *files.workbooks()]
-    names = [pages.name(path) for path in paths]
-    assert len(set(names)) == len(names)
-    assert {"01_lora", "01_why_lora", "exercises_01", "solutions_01"} <= set(names)
-    index = pages.index_page([Run(path, "01", 61, int(1e9)) for path in files.workbooks()])
-    assert all(
-        f'href="{name}.{kind}"' in index for name in ("exercises_01", "solutions_01") for kind in ("html", "ipynb")
-    )
-
-
 @pytest.mark.parametrize(("option", "runs"), [([], "lessons"), (["--all"], "all"), (["--in-place"], "all")])
 def test_the_lessons_are_run_and_all_else_on_demand(option, runs, monkeypatch, tmp_path):
     seen = []
 
-    def run(path, target, in_place, order):
-        seen.append(pages.name(path))
+    def run(path, target, in_place):
+        seen.append(site.name(path))
         return Run(path, "A title", 1, 1)
 
     for name in ("default_model_dir", "write_docs"):
         monkeypatch.setattr(course, name, lambda: None)
     monkeypatch.setattr(course.workbooks, "write", lambda: [])
+    monkeypatch.setattr(course.site, "check", lambda: None)
+    monkeypatch.setattr(course.site, "build", lambda *_: None)
     monkeypatch.setattr(course, "run", run)
     monkeypatch.setattr(course, "ROOT", tmp_path)
     monkeypatch.setattr(sys, "argv", ["course", *option])
     course.main()
     expected = files.lessons() if runs == "lessons" else [*files.notebooks(), *files.workbooks()]
-    assert seen == [pages.name(path) for path in expected]
-
-
-def test_pages_link_to_each_other(made, tmp_path):
-    notebook = nbformat.read(made("1"), as_version=4)
-    page = pages.page(notebook, ["01_a", "02_b", "03_c"], "02_b")
-    assert 'href="index.html"' in page
-    assert 'href="01_a.html"' in page
-    assert 'href="03_c.html"' in page
-    assert "<title>02_b</title>" in page
-    index = pages.index_page([Run(tmp_path / "01_a.ipynb", "One & all", 61, int(1e9))])
-    assert '<a href="01_a.html">One &amp; all</a>' in index
-    assert "1 min 01 s" in index
+    assert seen == [site.name(path) for path in expected]

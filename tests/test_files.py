@@ -28,6 +28,14 @@ def test_data_lies_inside_an_installed_package_and_beside_that_of_a_clone(monkey
     assert files.data_dir() == tmp_path / "course_utils" / "data"
 
 
+def test_a_command_that_needs_the_notebooks_says_so_where_there_are_none(monkeypatch, tmp_path):
+    files.require_clone("make lab")
+    monkeypatch.setattr(files, "PACKAGE", tmp_path)
+    (tmp_path / "data").mkdir()
+    with pytest.raises(SystemExit, match="^make lab needs the notebooks, and an installed package has none"):
+        files.require_clone("make lab")
+
+
 def test_notebooks_are_the_lessons_in_their_order_and_then_their_deeper_halves():
     lessons = ["01_lora", "02_peft", "03_qlora", "04_guanaco_sft"]
     assert [path.stem for path in files.lessons()] == lessons

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from course_utils import datafiles, loading, machine
+from course_utils import datafiles, loading, machine, memory
 from course_utils.core.files import ROOT
 from course_utils.loading.cache import NAME
 
@@ -30,6 +31,7 @@ def pretend(monkeypatch):
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
         monkeypatch.setattr(machine.os, "cpu_count", lambda: 2)
         machine._has_kernels.cache_clear()
+        machine._say.cache_clear()
 
     return see
 
@@ -42,7 +44,7 @@ def test_profile_by_name_and_by_environment(monkeypatch):
 
 def test_unknown_profile_names_the_choices(monkeypatch):
     monkeypatch.setenv("COURSE_PROFILE", "tpu")
-    with pytest.raises(ValueError, match=r"'tpu'.*cpu, laptop, t4, a100"):
+    with pytest.raises(ValueError, match=r"'tpu'.*cpu, laptop, t4, a100, multi-gpu"):
         machine.profile()
 
 
@@ -59,6 +61,32 @@ def test_unknown_profile_names_the_choices(monkeypatch):
 def test_profile_follows_the_hardware(pretend, gpus, capability, name, precision):
     pretend(gpus, capability)
     assert (machine.profile().name, machine.profile().precision) == (name, precision)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "capability", "built", "said"),
+    [
+        (1, (7, 5), "sm_75", ["no bf16 of its own, so the profile is t4, which computes in fp16"]),
+        (2, (7, 5), "sm_75", ["2 GPUs are here, and a notebook uses one.*accelerate launch", "so the profile is t4"]),
+        (1, (6, 0), "sm_75", ["no code for the GPU Pretended GPU.*so the CPU is used"]),  # a P100
+        (1, (8, 0), "sm_80", []),
+    ],
+)
+def test_what_a_machine_cannot_do_is_said_once(pretend, capsys, gpus, capability, built, said):
+    pretend(gpus, capability, (built,))
+    for _ in range(2):
+        machine.profile()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == len(said)
+    assert all(re.search(words, line) for words, line in zip(said, lines, strict=True)), lines
+
+
+def test_processes_of_torchrun_are_not_told_of_the_other_gpus(pretend, capsys, monkeypatch):
+    pretend(2, (8, 0))
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    assert machine.profile().name == "a100"
+    assert capsys.readouterr().err == ""
 
 
 def test_cpu_profile_keeps_models_off_the_gpu(pretend, monkeypatch):
@@ -162,13 +190,38 @@ def test_t4_gets_fp16(monkeypatch, capability, expected):
     assert machine.fast_dtype("cuda") == expected
 
 
-def test_the_model_of_every_profile_is_the_default_one_unless_the_environment_names_another(monkeypatch):
+def test_a_profile_has_its_own_model_unless_the_environment_names_another(monkeypatch):
     monkeypatch.delenv("COURSE_MODEL", raising=False)
-    assert {machine.profile(name).model for name in machine.PROFILES} == {NAME}
+    assert [name for name in machine.PROFILES if machine.profile(name).model == NAME] == ["cpu", "laptop"]
     monkeypatch.setenv("COURSE_MODEL", " ")
     assert machine.profile("cpu").model == NAME
     monkeypatch.setenv("COURSE_MODEL", "owner/name")
     assert machine.profile("cpu") == replace(machine.PROFILES["cpu"], model="owner/name")
+
+
+LARGER = [profile for profile in machine.PROFILES.values() if profile.gpu_gb]
+
+
+def planned(profile: machine.Profile) -> memory.Plan:
+    """One step of notebook 04 with the profile's model, which the planner knows by a shorter name."""
+    model = profile.model.partition("/")[2].removesuffix("-Instruct")
+    return memory.plan(
+        model, method="qlora", micro_batch=profile.batch_size, length=profile.max_length, gpu_gb=profile.gpu_gb
+    )
+
+
+@pytest.mark.parametrize("profile", LARGER, ids=lambda profile: profile.name)
+def test_the_model_of_a_profile_is_worth_its_memory(profile):
+    """By the planner's arithmetic: it fits, and takes more than half of the GPU."""
+    found = planned(profile)
+    assert found.fits, found
+    assert found.peak > 0.5 * profile.gpu_gb * 1e9, found
+
+
+def test_what_a_notebook_prints_of_a_profile_is_what_concerns_its_cells():
+    assert str(machine.PROFILES["cpu"]) == (
+        "Profile(name='cpu', precision='fp32', max_length=96, batch_size=8, steps=25, model='SmolLM2-135M-Instruct')"
+    )
 
 
 @pytest.mark.parametrize("profile", machine.PROFILES.values(), ids=lambda profile: profile.name)

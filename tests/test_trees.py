@@ -317,7 +317,7 @@ def test_a_hub_data_set_goes_through_the_same_code(monkeypatch):
 
     rows = [row | {"labels": {"name": ["spam"], "value": [0.0], "count": [3]}, "review_result": True} for row in good()]
     rows[1]["review_result"] = False
-    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: datasets.Dataset.from_list(rows))
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, split, revision: datasets.Dataset.from_list(rows))
     (tree,) = datafiles.load_conversations("hub:some/name")
     assert [reply.message_id for reply in tree.replies] == ["a1"]
     assert tree.extra["labels"] == {"name": ["spam"], "value": [0.0], "count": [3]}
@@ -338,7 +338,7 @@ def test_the_hub_library_is_imported_only_when_asked_for():
 def test_a_hub_data_set_that_cannot_be_had_says_what_to_do(error, monkeypatch):
     import datasets
 
-    def failing(name: str, split: str) -> None:
+    def failing(name: str, **_: object) -> None:
         raise error
 
     monkeypatch.setattr(datasets, "load_dataset", failing)

@@ -7,10 +7,27 @@ PACKAGE = Path(__file__).parent.parent
 ROOT = PACKAGE.parent  # the clone, or the folder that the package was installed into
 
 
+def in_clone() -> bool:
+    """Whether the package lies in a clone, with the notebooks; or was installed from a wheel, which holds its data."""
+    return not (PACKAGE / "data").is_dir()
+
+
+def require_clone(command: str) -> None:
+    """End a command that needs the notebooks where there are none.
+
+    Raises:
+        SystemExit: the package was installed from a wheel; the message says where the notebooks are.
+    """
+    if not in_clone():
+        raise SystemExit(
+            f"{command} needs the notebooks, and an installed package has none ({PACKAGE}). Clone the course's "
+            "repository with git, and run the command there."
+        )
+
+
 def data_dir() -> Path:
     """The folder `data/`: beside the package in a clone, inside it when it was installed from a wheel."""
-    inside = PACKAGE / "data"
-    return inside if inside.is_dir() else ROOT / "data"
+    return ROOT / "data" if in_clone() else PACKAGE / "data"
 
 
 def lessons() -> list[Path]:

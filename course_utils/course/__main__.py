@@ -1,9 +1,11 @@
-"""How does the whole course run? Executes the notebooks in order and writes them, with HTML pages, to `build/course/`.
+"""How does the whole course run? Executes the notebooks in order, and builds the site in `build/course/`.
 
-python -m course_utils.course               # the four lessons; executed copies, HTML and an index
+python -m course_utils.course               # the four lessons; executed copies in build/notebooks/, and the site
 python -m course_utils.course --all         # their deeper halves, the exercises and the solutions as well
 python -m course_utils.course --in-place    # all, and the executed notebooks replace those in notebooks/
 python -m course_utils.course --docs        # runs nothing: writes the generated parts of the documents
+python -m course_utils.course --site        # runs nothing: builds the site of the stored notebooks
+python -m course_utils.course --publish https://github.com/owner/name   # runs nothing: writes the public address
 """
 
 import argparse
@@ -17,7 +19,19 @@ from rich.console import Console
 
 from course_utils.core import console, files
 from course_utils.core.files import ROOT, lessons, notebooks, write_whole
-from course_utils.course import claims_page, datasheet, handout, kit, marks, pages, readme, rooms, sections, workbooks
+from course_utils.course import (
+    claims_page,
+    datasheet,
+    handout,
+    kit,
+    marks,
+    publish,
+    readme,
+    rooms,
+    sections,
+    site,
+    workbooks,
+)
 from course_utils.course.execute import Run, execute, state_cost
 from course_utils.loading import default_model_dir, load_tokenizer
 
@@ -29,6 +43,7 @@ def write_docs() -> None:
     for path in workbooks.write():
         print(f"{path.relative_to(ROOT)} was written; run it: python -m course_utils.course --in-place {path}")
     readme.write_readme()
+    publish.write_readme()
     claims_page.write_page()
     marks.put_between(ROOT / "CONTRIBUTING.md", "rooms", rooms.markdown())
     statistics = datasheet.describe(load_tokenizer())
@@ -37,20 +52,15 @@ def write_docs() -> None:
     handout.write_page()
 
 
-def run(path: Path, target: Path, in_place: bool, order: list[str]) -> Run:
-    """Execute a notebook; write the executed copy and its page to `target`, and with `in_place` the notebook itself.
-
-    `order` holds the names of all that are run, to which the page links.
-    """
+def run(path: Path, target: Path, in_place: bool) -> Run:
+    """Execute a notebook; write the executed copy to `target`, and with `in_place` over the notebook itself."""
     try:
         notebook, done = execute(path)
     except CellExecutionError as error:
         sys.exit(f"{path.name} failed:\n{error}")
     state_cost(notebook, done)
     text = nbformat.writes(notebook) + "\n"
-    name = pages.name(path)
-    write_whole(target / f"{name}.ipynb", text)
-    write_whole(target / f"{name}.html", pages.page(notebook, order, name))
+    write_whole(target, text)
     if in_place:
         write_whole(path, text)
         if any(path.samefile(lesson) for lesson in lessons()):
@@ -60,38 +70,63 @@ def run(path: Path, target: Path, in_place: bool, order: list[str]) -> Run:
     return done
 
 
+def run_all(paths: list[Path], in_place: bool, with_site: bool) -> None:
+    """Execute notebooks in order, and print what each took; then write the documents, or the site, as far as asked."""
+    os.environ.setdefault("COURSE_PROFILE", "cpu")
+    default_model_dir()  # fetched here, where its progress shows
+    screen, minutes = Console(highlight=False), 0.0
+    executed = {path: ROOT / "build" / "notebooks" / f"{site.name(path)}.ipynb" for path in paths}
+    for path in paths:
+        with screen.status(f"{path.name} ..."):
+            done = run(path, executed[path], in_place)
+        over = " (over the budget of 4 min and 4 GB)" * (done.seconds > SECONDS or done.peak > BYTES)
+        screen.print(f"{site.name(path):24} {done.cost}{over}")
+        minutes += done.seconds / 60
+    if in_place:
+        write_docs()
+    if with_site:
+        screen.print(f"{'all':24} {minutes:.1f} min")
+        build_site(executed)
+
+
+def build_site(executed: dict[Path, Path]) -> None:
+    """Build the site, with these executed copies in the place of the stored notebooks, and say where it is."""
+    site.build(ROOT / "build" / "course", executed)
+    print(f"open {ROOT / 'build' / 'course' / 'index.html'}")
+
+
 def main() -> None:
     console.accept_all()
+    files.require_clone("python -m course_utils.course")
     parser = argparse.ArgumentParser(prog="python -m course_utils.course", description="Run the course.")
     parser.add_argument("notebooks", nargs="*", type=Path, help="notebooks to run; the four lessons by default")
     parser.add_argument("--all", action="store_true", help="run the deeper halves and the exercises as well")
     parser.add_argument("--in-place", action="store_true", help="run all, and replace them by their executed copies")
     parser.add_argument("--docs", action="store_true", help="run nothing; write the generated parts of the documents")
+    parser.add_argument("--site", action="store_true", help="run nothing; build the site of the stored notebooks")
+    parser.add_argument("--publish", metavar="ADDRESS", help="run nothing; write the public address of the repository")
     options = parser.parse_args()
-    if options.docs:
-        write_docs()
-        return
-    everything = options.all or options.in_place
     if options.in_place:
         workbooks.write()
-    every = [*notebooks(), *files.workbooks()] if everything else lessons()
-    paths = [path.resolve() for path in options.notebooks] or every
+    everything = [*notebooks(), *files.workbooks()] if options.all or options.in_place else lessons()
+    paths = [path.resolve() for path in options.notebooks] or everything
     for path in paths:
         if not path.is_file():
             parser.error(f"there is no notebook {path}")
-    os.environ.setdefault("COURSE_PROFILE", "cpu")
-    default_model_dir()  # fetched here, where its progress shows
-    target, screen, runs = ROOT / "build" / "course", Console(highlight=False), []
-    for path in paths:
-        with screen.status(f"{path.name} ..."):
-            runs.append(run(path, target, options.in_place, [pages.name(other) for other in paths]))
-        over = " (over the budget of 4 min and 4 GB)" * (runs[-1].seconds > SECONDS or runs[-1].peak > BYTES)
-        screen.print(f"{pages.name(path):24} {runs[-1].cost}{over}")
-    if options.in_place:
-        write_docs()
-    if not options.notebooks:
-        write_whole(target / "index.html", pages.index_page(runs))
-        screen.print(f"{'all':24} {sum(done.seconds for done in runs) / 60:.1f} min; open {target / 'index.html'}")
+    try:
+        if options.publish is not None:
+            publish.publish(options.publish)
+            print(f"Written: {publish.address()}. Commit the change, and push it there.")
+        elif options.docs:
+            write_docs()
+        elif options.site:
+            build_site({})
+        else:
+            if not options.notebooks:
+                site.check()
+            run_all(paths, options.in_place, with_site=not options.notebooks)
+    except (publish.AddressError, site.SiteError) as error:
+        sys.exit(f"{parser.prog}: {error}")
 
 
 if __name__ == "__main__":

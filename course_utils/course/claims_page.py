@@ -20,10 +20,14 @@ KINDS = {
 
 def collect(paths: Iterable[Path]) -> list[Verdict]:
     """The verdicts in the outputs of executed notebooks."""
+    return [given for path in paths for given in verdicts_of(nbformat.read(path, as_version=4))]
+
+
+def verdicts_of(notebook: nbformat.NotebookNode) -> list[Verdict]:
+    """The verdicts in the outputs of one executed notebook."""
     return [
         Verdict(**row)
-        for path in paths
-        for cell in nbformat.read(path, as_version=4).cells
+        for cell in notebook.cells
         for output in cell.get("outputs", [])
         for row in output.get("data", {}).get(VERDICTS_TYPE, [])
     ]

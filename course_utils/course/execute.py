@@ -49,15 +49,18 @@ class ThisPython(KernelSpecManager):
         return super().get_kernel_spec(kernel_name)
 
 
-def execute(path: Path) -> tuple[nbformat.NotebookNode, Run]:
-    """Run a notebook from top to bottom in a fresh kernel of this Python, in the folder it lies in.
+def execute(path: Path, kernels: KernelSpecManager | None = None) -> tuple[nbformat.NotebookNode, Run]:
+    """Run a notebook from top to bottom in a fresh kernel, in the folder it lies in.
+
+    Args:
+        kernels: says which Python is the kernel; by default, the one that runs this.
 
     Raises:
         CellExecutionError: a cell failed; its message shows the cell and the error.
     """
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
-    kernel = AsyncKernelManager(kernel_spec_manager=ThisPython())
+    kernel = AsyncKernelManager(kernel_spec_manager=kernels or ThisPython())
     place = {"metadata": {"path": path.parent}}
     client = NotebookClient(notebook, km=kernel, timeout=CELL_TIMEOUT, record_timing=True, resources=place)
     start, peak, stop = time.perf_counter(), [0], threading.Event()

@@ -14,11 +14,16 @@ TAG = "readme="  # `readme=five_methods` on a cell: its picture is notebooks/fiv
 
 def claims_part() -> str:
     """The counts of all verdicts, and the claims that `data/claims.jsonl` calls a surprise."""
-    known, given = load_claims(), collect(notebooks())
-    surprises = [each for each in given if known[each.id].get("surprise")]
-    rows = [(each.statement, each.measured, f"**{each.verdict}**") for each in surprises]
-    shown = table(("claim", "measured here", "verdict"), rows)
-    return f"{counts(given)}\nThe {len(surprises)} that surprise most:\n\n{shown}"
+    shown = surprises()
+    return f"{counts(collect(notebooks()))}\nThe {shown.count(chr(10)) - 2} that surprise most:\n\n{shown}"
+
+
+def surprises() -> str:
+    """The claims that `data/claims.jsonl` calls a surprise, with what was measured, as a table."""
+    known = load_claims()
+    found = [each for each in collect(notebooks()) if known[each.id].get("surprise")]
+    rows = [(each.statement, each.measured, f"**{each.verdict}**") for each in found]
+    return table(("claim", "measured here", "verdict"), rows)
 
 
 def write_readme() -> None:

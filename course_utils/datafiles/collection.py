@@ -22,7 +22,7 @@ def load_conversations(
     Args:
         source: a file in the OASST schema (flat or nested), as JSON lines, JSON array or Parquet, gz or not; the
             course's own by default. "hub:" followed by a data set's id reads its split "train" from the hub:
-            `load_conversations("hub:OpenAssistant/oasst1")`.
+            `load_conversations("hub:OpenAssistant/oasst1")`; "@" and a branch, tag or commit may follow the id.
         split: "train", "validation" or "test" (80/10/10 by a hash of the tree's id); all trees by default.
         keep_spam: keep messages that reviewers rejected (`review_result` is false); deleted ones never are.
 
@@ -30,6 +30,7 @@ def load_conversations(
         DataError: the file is malformed, or no tree is left; names file, line and field.
         ValueError: unknown split.
         FileNotFoundError, IsADirectoryError: no such file, or a folder.
+        OSError: the hub does not give the data set; says why.
     """
     if split not in (None, *SPLITS):
         raise ValueError(f"Unknown split {split!r}; choose train, validation or test.")
@@ -65,13 +66,15 @@ def _hub_rows(dataset_id: str) -> Iterator[dict[str, Any]]:
         raise ImportError(
             "The hub is read with the package datasets, which is missing: `pip install datasets`."
         ) from error
+    from course_utils.core import hub
+
+    name, _, revision = dataset_id.partition("@")
     try:
-        yield from load_dataset(dataset_id, split="train")
-    except (OSError, ValueError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        yield from load_dataset(name, split="train", revision=revision or None)
+    except (*hub.FAILURES, ValueError) as error:
         raise OSError(
-            f"Cannot load the data set {dataset_id!r} from the hub ({reason}). Check the id and the network, or leave "
-            "out `source` to use the course's own conversations."
+            f"Cannot load the data set {dataset_id!r} from the hub: {hub.reason(error)}. You can also leave out "
+            f"`source` to use the course's own conversations.{hub.closed()}"
         ) from error
 
 

@@ -6,6 +6,7 @@ from course_utils.core import console, files
 def main() -> None:
     """Copy the exercises to `notebooks/mine/`; a copy that is there is left as it is."""
     console.accept_all()
+    files.require_clone("python -m course_utils.exercises")
     for path in files.workbooks("exercises"):
         copy = files.ROOT / "notebooks" / "mine" / path.name
         if copy.exists():

@@ -13,5 +13,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "cache": ["ModelCacheError", "default_model_dir"],
         "models": ["load_config", "load_model", "load_tokenizer", "make_safe_to_train"],
         "precisions": ["DTYPES", "PRECISIONS", "QUANTIZED"],
+        "profiles": ["with_model"],
     },
 )

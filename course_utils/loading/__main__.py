@@ -3,5 +3,6 @@
 from course_utils.core import console
 from course_utils.loading.cache import NAME, default_model_dir
 
-console.accept_all()
-print(f"{NAME} is ready in {default_model_dir()}")
+if __name__ == "__main__":
+    console.accept_all()
+    print(f"{NAME} is ready in {default_model_dir()}")

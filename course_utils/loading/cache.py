@@ -18,7 +18,7 @@ from filelock import FileLock
 from platformdirs import user_cache_path
 from safetensors import SafetensorError
 
-from course_utils.core.files import ROOT
+from course_utils.core import files
 
 NAME = "SmolLM2-135M-Instruct"
 PUBLIC_ID = f"HuggingFaceTB/{NAME}"  # the hub's name for it, which means something on every machine
@@ -39,11 +39,12 @@ class ModelCacheError(RuntimeError):
 def cache_dir() -> Path:
     """The cache folder: `COURSE_CACHE` if set, else this user's cache folder for the course.
 
-    A relative `COURSE_CACHE` starts at the folder that holds `course_utils` (the clone), wherever the process stands;
-    `~` is the user's home.
+    A relative `COURSE_CACHE` starts at the clone, wherever the process stands; where the package was installed without
+    one, at the current folder. `~` is the user's home.
     """
     configured = os.environ.get("COURSE_CACHE", "").strip()
-    return ROOT / os.path.expanduser(configured) if configured else user_cache_path("lora-course")
+    start = files.ROOT if files.in_clone() else Path.cwd()
+    return start / os.path.expanduser(configured) if configured else user_cache_path("lora-course")
 
 
 def default_model_dir() -> Path:
@@ -182,5 +183,5 @@ def _convert(gguf: Path, target: Path) -> None:
 
 
 def _write_manifest(folder: Path) -> None:
-    files = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(folder.iterdir())}
-    (folder / MANIFEST).write_text(json.dumps(files, indent=1), encoding="utf-8")
+    found = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(folder.iterdir())}
+    (folder / MANIFEST).write_text(json.dumps(found, indent=1), encoding="utf-8")

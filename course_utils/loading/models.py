@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError
@@ -16,12 +17,15 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from course_utils import machine
+from course_utils.core import hub
 from course_utils.loading import cache
 from course_utils.loading.precisions import DTYPES, PRECISIONS, QUANTIZED, quantization_config, stored_precision
 from course_utils.loading.restored import check_restored
 
 DEFAULT = (cache.NAME, cache.PUBLIC_ID)
 
+# transformers would ask a service of the hub to convert weights that are no safetensors, and load what it sends
+os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
 transformers.utils.logging.disable_progress_bar()  # bars for reading local files; downloads keep their own
 
 
@@ -180,13 +184,25 @@ def _safetensors_only(source: str) -> str:
     )
 
 
+def _without_safetensors(source: str, revision: str | None) -> str:
+    """What a repository of the hub has in place of safetensors."""
+    try:
+        names = HfApi().list_repo_files(source, revision=revision)
+    except hub.FAILURES:
+        names = ["pytorch_model.bin"]  # the usual case
+    if any(name.startswith("pytorch_model") for name in names):
+        return _safetensors_only(source)
+    there = ", ".join(names) or "nothing"
+    return f"{source!r} has no weights (*.safetensors) on the hub, but {there}. Name another model."
+
+
 def _from_pretrained(auto_class: type, source: str, revision: str | None, **options: Any) -> Any:
-    unreadable = (OSError, SafetensorError) if auto_class is AutoModelForCausalLM else (OSError, ValueError)
+    unreadable = hub.FAILURES + ((SafetensorError,) if auto_class is AutoModelForCausalLM else (ValueError,))
     try:
         return auto_class.from_pretrained(source, revision=revision or "main", **options)
     except unreadable as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".:") + "."
         if Path(source).is_dir():
+            reason = str(error).strip().splitlines()[0].rstrip(".:") + "."
             what, files = "model", "config.json and model.safetensors"
             if auto_class is AutoTokenizer:
                 what, files = "tokenizer", "tokenizer.json and tokenizer_config.json"
@@ -195,14 +211,8 @@ def _from_pretrained(auto_class: type, source: str, revision: str | None, **opti
                 f"`{what}.save_pretrained(folder)` writes them."
             ) from error
         if "use_safetensors" in str(error):
-            raise OSError(_safetensors_only(source)) from error
-        offline = (
-            " HF_HUB_OFFLINE is set: to use the network, unset it and start Python again."
-            if os.environ.get("HF_HUB_OFFLINE")
-            else ""
-        )
+            raise OSError(_without_safetensors(source, revision)) from error
         raise OSError(
-            f"Cannot load {source!r}, which is no folder here, from the hub: {reason} Check the id and the network (a "
-            "gated model also needs `hf auth login`), give the path of a local folder, or use the default "
-            f"{cache.NAME!r}, which needs no hub.{offline}"
+            f"Cannot load {source!r}, which is no folder here, from the hub: {hub.reason(error)}. You can also give "
+            f"the path of a local folder, or use the default {cache.NAME!r}, which needs no hub.{hub.closed()}"
         ) from error

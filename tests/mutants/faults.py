@@ -18,7 +18,7 @@ import nbformat
 ROOT = Path(__file__).parent.parent.parent
 PARTS = (
     "course_utils data notebooks tests recipes conftest.py pyproject.toml requirements.txt requirements-litgpt.txt "
-    "environment.yml Makefile README.md CLAIMS.md CONTRIBUTING.md instructors".split()
+    "environment.yml Makefile README.md CLAIMS.md CONTRIBUTING.md CITATION.cff instructors .github docs".split()
 )
 LORA, LESSONS = "notebooks/01_lora.ipynb", "tests/lessons/test_01_lora.py"
 PEFT_LESSON, PEFT_TESTS = "notebooks/02_peft.ipynb", "tests/lessons/test_02_peft.py"
@@ -550,8 +550,8 @@ FAULTS = [
     Fault(
         "a large profile trains twelve times over its data",
         "course_utils/machine.py",
-        'Profile("a100", "bf16", max_length=512, batch_size=16, steps=30)',
-        'Profile("a100", "bf16", max_length=512, batch_size=16, steps=300)',
+        'Profile("a100", "bf16", 512, 4, 120,',
+        'Profile("a100", "bf16", 512, 4, 1200,',
         "tests/test_machine.py::test_no_profile_goes_over_a_task_many_times",
     ),
     Fault(
@@ -627,7 +627,7 @@ FAULTS = [
     Fault(
         "a relative COURSE_CACHE depends on where a process stands",
         "course_utils/loading/cache.py",
-        "return ROOT / os.path.expanduser(configured)",
+        "return start / os.path.expanduser(configured)",
         "return Path(os.path.expanduser(configured))",
         "tests/test_cache.py::test_a_relative_cache_is_one_folder_wherever_a_process_stands",
     ),
@@ -720,7 +720,7 @@ FAULTS = [
         "course_utils/course/__main__.py",
         "    console.accept_all()\n",
         "",
-        "tests/test_course.py::test_a_run_leaves_pages_and_notebooks_and_prints_on_any_console",
+        "tests/test_course.py::test_a_run_leaves_notebooks_and_a_site_of_them_and_prints_on_any_console",
     ),
     Fault(
         "a lower bound that was tried nowhere",
@@ -982,11 +982,18 @@ FAULTS = [
         "tests/test_course.py::test_progress_bars_become_their_last_line",
     ),
     Fault(
-        "a page keeps the title of the exporter",
-        "course_utils/course/pages.py",
-        'f"<title>{html.escape(name)}</title>", body',
-        '"<title>Notebook</title>", body',
-        "tests/test_course.py::test_pages_link_to_each_other",
+        "pictures on the site have no alt text",
+        "course_utils/course/site.py",
+        "        if any(said):",
+        "        if False:",
+        "tests/test_site.py::test_pictures_keep_their_alt_text",
+    ),
+    Fault(
+        "a published address is written into no first cell",
+        "course_utils/course/publish.py",
+        "            cell.source = taken(cell.source, repo)",
+        "            pass",
+        "tests/test_publish.py::test_one_command_writes_the_address_everywhere_and_no_output_changes",
     ),
     Fault(
         "the datasheet counts answers as questions",
@@ -1035,14 +1042,14 @@ FAULTS = [
         "course_utils/core/console.py",
         'stream.reconfigure(errors="replace")',
         'stream.reconfigure(errors="strict")',
-        "tests/test_course.py::test_a_run_leaves_pages_and_notebooks_and_prints_on_any_console",
+        "tests/test_course.py::test_a_run_leaves_notebooks_and_a_site_of_them_and_prints_on_any_console",
     ),
     Fault(
         "COURSE_MODEL is ignored",
         "course_utils/machine.py",
         "return replace(PROFILES[name], model=model) if model else PROFILES[name]",
         "return PROFILES[name]",
-        "tests/test_machine.py::test_the_model_of_every_profile_is_the_default_one_unless_the_environment_names_another",
+        "tests/test_machine.py::test_a_profile_has_its_own_model_unless_the_environment_names_another",
     ),
     Fault(
         "a study of replies forgets its limit",
@@ -2475,6 +2482,27 @@ FAULTS = [
         "Environment(autoescape=True, trim_blocks=True)",
         "Environment(trim_blocks=True)",
         "tests/test_handout.py::test_text_in_cells_is_text_and_markdown_in_them_is_html",
+    ),
+    Fault(
+        "an installed package claims to be a clone",
+        "course_utils/core/files.py",
+        "    if not in_clone():",
+        "    if False:",
+        "tests/test_files.py::test_a_command_that_needs_the_notebooks_says_so_where_there_are_none",
+    ),
+    Fault(
+        "a gated model is said not to exist",
+        "course_utils/core/hub.py",
+        "    (GatedRepoError,",
+        "    (PermissionError,",
+        "tests/test_core_hub.py::test_the_reason_is_what_the_hub_said_first",
+    ),
+    Fault(
+        "a model that the GPU has no room for is fetched",
+        "course_utils/loading/profiles.py",
+        "    if not wrong:",
+        "    if True:",
+        "tests/test_profiles.py::test_the_default_model_takes_its_place_and_a_sentence_says_why",
     ),
 ]
 SEEN_IN_CELLS = {  # faults that a test notices, and a cell of the lesson as well
