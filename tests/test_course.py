@@ -72,7 +72,7 @@ def test_the_seconds_of_a_lesson_are_kept_when_it_is_replaced(made, tmp_path, mo
     monkeypatch.setattr(course.sections, "keep", lambda *what: kept.append(what))
     for in_place, lessons in ((False, [path]), (True, []), (True, [path])):
         monkeypatch.setattr(course, "lessons", lambda lessons=lessons: lessons)
-        course.run(path, tmp_path / "build", in_place, ["made"])
+        course.run(path, tmp_path / "build" / "made.ipynb", in_place)
     assert kept == [("made", {"A": 0.5})]
 
 

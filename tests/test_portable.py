@@ -97,7 +97,7 @@ def test_a_spawned_process_does_not_start_the_command_again(name, capsys):
 def odd(tmp_path_factory) -> Path:
     """A copy of the course in a folder whose name has blanks, accents and dots."""
     copy = tmp_path_factory.mktemp("odd") / ODD
-    for part in ("course_utils", "data", "docs", "notebooks"):
+    for part in ("course_utils", "data", "docs", "instructors", "notebooks"):
         shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__", "mine"))
     for part in ("CLAIMS.md", "CONTRIBUTING.md", "README.md", "pyproject.toml"):
         shutil.copy(ROOT / part, copy / part)
@@ -114,7 +114,7 @@ def run(odd: Path, *arguments: str) -> subprocess.CompletedProcess:
 def test_a_clone_in_a_folder_with_blanks_and_accents_writes_the_same_documents(odd):
     done = run(odd, "course_utils.course", "--docs")
     assert done.returncode == 0, done.stderr
-    for name in ("README.md", "CLAIMS.md", "CONTRIBUTING.md", "data/README.md"):
+    for name in ("README.md", "CLAIMS.md", "CONTRIBUTING.md", "data/README.md", "instructors/handout.html"):
         assert (odd / name).read_bytes() == (ROOT / name).read_bytes(), name
 
 

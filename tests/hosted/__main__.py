@@ -104,7 +104,7 @@ def look(name: str, notebooks: list[Path]) -> dict[str, object]:
             [python, "-c", "import platform; print(platform.python_version())"], text=True
         ).strip(),
         "date": date.today().isoformat(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} in use",
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} used",
         "commit": subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True).strip(),
         "versions": {each: after[each] for each in sorted(wanted & after.keys())},
         "changed": changes(before, after),
