@@ -68,6 +68,14 @@ def test_readme_is_read_in_six_minutes():
     assert sum(any(map(str.isalnum, word)) for word in TEXT.split()) <= 1300
 
 
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/index.md"])
+def test_the_minutes_of_all_lessons_are_those_of_their_titles(name):
+    costs = [re.search(r"cached: (?:(\d+) min )?(\d+) s", path.read_text(encoding="utf-8")) for path in files.lessons()]
+    minutes = sum(60 * int(cost[1] or 0) + int(cost[2]) for cost in costs) / 60
+    (said,) = re.findall(r"about (\d+) minutes", (ROOT / name).read_text(encoding="utf-8"))
+    assert abs(int(said) - minutes) <= 1
+
+
 def test_readme_names_the_commands_of_the_course():
     for command in ("course", "test", "lab", "docs", "help"):
         assert re.search(rf"\bmake {command}\b", TEXT), command
