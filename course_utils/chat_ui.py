@@ -1,7 +1,9 @@
 """How do I talk to a model, and see a conversation? In a notebook, with or without widgets, and in a terminal.
 
-python -m course_utils.chat_ui                     # the course's adapter, in 4 bits, as it was trained
-python -m course_utils.chat_ui --adapter FOLDER    # another one, on the default model or on that of --model
+In a terminal::
+
+    python -m course_utils.chat_ui                     # the course's adapter, in 4 bits, as it was trained
+    python -m course_utils.chat_ui --adapter FOLDER    # another one, on the default model or on that of --model
 
 /new begins again, the end of input (Ctrl-D) ends it.
 """

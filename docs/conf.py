@@ -31,6 +31,7 @@ nb_execution_mode = "off"  # what is shown is what was executed and compared
 nb_number_source_lines = False
 myst_heading_anchors = 3
 
+smartquotes = False  # it makes a dash of the two that begin an option
 default_role = "literal"  # docstrings write `names` as Markdown does
 napoleon_numpy_docstring = False
 add_module_names = False  # the page says which room it is

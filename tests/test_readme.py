@@ -32,7 +32,7 @@ def test_verdicts_are_collected_from_what_a_notebook_displayed(monkeypatch, tmp_
 
 def test_a_bar_in_a_text_divides_no_cell_of_its_table():
     row = claims_page.rows_of([Verdict("X", "run", "a | b", "s", "m", "seen here")]).splitlines()[-1]
-    assert row == r"| a \| b | s | run | m | **seen here** |"
+    assert row == r"| X | a \| b | s | run | m | **seen here** |"
 
 
 def test_counts_are_those_of_the_verdicts():
@@ -68,9 +68,16 @@ def test_readme_is_read_in_six_minutes():
     assert sum(any(map(str.isalnum, word)) for word in TEXT.split()) <= 1300
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/index.md"])
-def test_the_minutes_of_all_lessons_are_those_of_their_titles(name):
-    costs = [re.search(r"cached: (?:(\d+) min )?(\d+) s", path.read_text(encoding="utf-8")) for path in files.lessons()]
+@pytest.mark.parametrize(
+    ("name", "paths"),
+    [
+        ("README.md", files.lessons()),
+        ("docs/index.md", files.lessons()),
+        ("CONTRIBUTING.md", [*notebooks(), *files.workbooks()]),
+    ],
+)
+def test_the_minutes_of_notebooks_are_those_of_their_titles(name, paths):
+    costs = [re.search(r"cached: (?:(\d+) min )?(\d+) s", path.read_text(encoding="utf-8")) for path in paths]
     minutes = sum(60 * int(cost[1] or 0) + int(cost[2]) for cost in costs) / 60
     (said,) = re.findall(r"about (\d+) minutes", (ROOT / name).read_text(encoding="utf-8"))
     assert abs(int(said) - minutes) <= 1

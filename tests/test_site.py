@@ -1,5 +1,6 @@
 """The site: its sources are whole, and Sphinx builds it without a warning, so that it opens and is searched offline."""
 
+import ast
 import re
 import subprocess
 from html.parser import HTMLParser
@@ -114,6 +115,18 @@ def test_every_room_but_the_staff_has_a_page(sources):
     pages = {path.stem for path in (sources / "api").iterdir()} - {"index"}
     doors = {room.removesuffix(".py").rstrip("/") for room, _ in rooms.rooms() if "/" not in room.rstrip("/")}
     assert pages == doors - {"core", "course"}
+
+
+def test_no_docstring_of_a_property_has_a_colon_in_its_first_line():
+    """What stands before it would be shown as the type."""
+    found = [
+        f"{path.name}: {node.name}"
+        for path in files.PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and any("property" in ast.unparse(each) for each in node.decorator_list)
+        if ": " in (ast.get_docstring(node) or "").partition("\n")[0]
+    ]
+    assert found == []
 
 
 def test_a_warning_of_sphinx_ends_it(tmp_path, monkeypatch):

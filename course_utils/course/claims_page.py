@@ -45,8 +45,8 @@ def counts(given: Iterable[Verdict]) -> str:
 
 def rows_of(given: Iterable[Verdict]) -> str:
     """Verdicts one by one, as a table."""
-    head = ("claim", "source", "kind", "measured here", "verdict")
-    return table(head, [(v.statement, v.source, v.kind, v.measured, f"**{v.verdict}**") for v in given])
+    head = ("id", "claim", "source", "kind", "measured here", "verdict")
+    return table(head, [(v.id, v.statement, v.source, v.kind, v.measured, f"**{v.verdict}**") for v in given])
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -58,12 +58,13 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def page() -> str:
     """The text of CLAIMS.md."""
     known, given = load_claims(), collect(notebooks())
-    owed = [row for id, row in known.items() if id not in {each.id for each in given}]
+    owed = sorted(known.keys() - {each.id for each in given})
     parts = [
         "# All claims, and what was measured",
-        "Written by `make docs` from the executed notebooks. A claim is a statement that somebody published; what is "
-        "measured, and by which rule it is judged, stands in the notebook. A verdict speaks of what was measured here: "
-        "one small model, few steps, two CPU cores. ± is the half-width of a 95 % interval over seeds.",
+        "Written by `make docs` from the executed notebooks. A claim is a statement that somebody published, or that "
+        "is commonly believed; what is measured, and by which rule it is judged, stands in the notebook, beside the id. A "
+        "verdict speaks of what was measured here: one small model, few steps, two CPU cores. ± is the half-width of a "
+        "95 % interval over seeds.",
         f"{len(given)} of {len(known)} claims have a verdict.",
         counts(given),
         "Every kind has its own words:",
@@ -71,9 +72,10 @@ def page() -> str:
     ]
     for path in notebooks():
         if found := collect([path]):
-            parts += [f"## [{path.stem}]({path.relative_to(ROOT).as_posix()})", rows_of(found)]
-    parts.append("## Not measured yet")
-    parts.append(table(("claim", "source", "notebook"), [(r["statement"], r["source"], r["notebook"]) for r in owed]))
+            title = nbformat.read(path, as_version=4).cells[0].source.partition("\n")[0].lstrip("# ")
+            parts += [f"## [{title}]({path.relative_to(ROOT).as_posix()})", rows_of(found)]
+    parts.append("## Not measured")
+    parts.append(table(("id", "claim", "source"), [(id, known[id]["statement"], known[id]["source"]) for id in owed]))
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 

@@ -31,9 +31,9 @@ SET = (
     '`import os; os.environ["COURSE_REPO"] = "<git address>"`'
 )
 TEXT = (
-    "**On Colab or Kaggle**: open one notebook alone{how}. The first cell fetches the course, installs what is "
-    "missing, and leaves torch, numpy, pandas and the other packages that the host runs on as they are. If it asks "
-    "for a restart of the kernel, restart and run from the top.\n"
+    "**On Colab or Kaggle** (with Internet switched on): open one notebook alone{how}. The first cell fetches the "
+    "course, installs what is missing (not Lit-GPT), and leaves torch, numpy, pandas and the other packages that the "
+    "host runs on as they are. If it asks for a restart of the kernel, restart and run from the top.\n"
 )
 
 

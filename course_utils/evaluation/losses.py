@@ -43,7 +43,7 @@ class NLL:
 
     @property
     def perplexity(self) -> float:
-        """exp of the mean: the number of equally likely tokens that the model hesitates between."""
+        """Exp of the mean, the number of equally likely tokens that the model hesitates between."""
         return math.inf if self.mean > 709 else math.exp(self.mean)  # e**710 is no float
 
 

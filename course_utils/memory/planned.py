@@ -33,7 +33,7 @@ class Plan:
 
     @property
     def moment(self) -> str:
-        """When most is needed: "loss", "last layer" or "first layer", as the backward pass meets them."""
+        """When most is needed, "loss", "last layer" or "first layer", as the backward pass meets them."""
         return str(self.costs.moments.sum().idxmax())
 
     @property
@@ -43,7 +43,7 @@ class Plan:
 
     @property
     def peak(self) -> int:
-        """Bytes at that moment, allocated: what a process needs beside them (CUDA itself, gaps) is not in it."""
+        """Bytes allocated at that moment; what a process needs beside them (CUDA itself, gaps) is not in it."""
         return self.costs.peak
 
     @property

@@ -78,7 +78,7 @@ class Recipe:
 
     @property
     def method(self) -> str:
-        """In one word: "base" (nothing is trained), "full", or the type of the adapter ("lora")."""
+        """One word, "base" (nothing is trained), "full", or the type of the adapter ("lora")."""
         if not self.steps:
             return "base"
         return self.adapter["peft_type"].lower() if self.adapter else "full"
