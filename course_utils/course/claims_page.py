@@ -61,10 +61,10 @@ def page() -> str:
     owed = sorted(known.keys() - {each.id for each in given})
     parts = [
         "# All claims, and what was measured",
-        "Written by `make docs` from the executed notebooks. A claim is a statement that somebody published, or that "
-        "is commonly believed; what is measured, and by which rule it is judged, stands in the notebook, beside the id. "
-        "A verdict speaks of what was measured here: one small model, few steps, two CPU cores. ± is the half-width of a "
-        "95 % interval over seeds.",
+        "Written by `make docs` from the executed notebooks. A claim is a statement that somebody published, "
+        "or that is commonly believed; what is measured, and by which rule it is judged, stands in the "
+        "notebook, beside the id. A verdict speaks of what was measured here: one small model, few steps, two"
+        " CPU cores. ± is the half-width of a 95 % interval over seeds.",
         f"{len(given)} of {len(known)} claims have a verdict.",
         counts(given),
         "Every kind has its own words:",
