@@ -7,6 +7,7 @@ the command line take the place of the lessons.
 
 import json
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -93,6 +94,7 @@ def run_all(page: Page, address: str) -> list[str]:
     try:
         page.goto(address)
         page.locator(".jp-CodeCell").first.wait_for()
+        page.get_by_text("| Idle").first.wait_for()  # what is asked of a kernel that only starts is forgotten
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         page.wait_for_function(ENDED, polling=1000)
@@ -133,6 +135,7 @@ def lab(browser: Browser, address: str, names: list[str]) -> list[str]:
 
 
 def main() -> None:
+    shutil.rmtree(PLACE, ignore_errors=True)  # JupyterLab would open again what an earlier run had open
     names = emptied([Path(each).resolve() for each in sys.argv[1:]] or lessons())
     for setting, value in SETTINGS.items():
         write_whole(PLACE / "settings" / "@jupyterlab" / f"{setting}.jupyterlab-settings", json.dumps(value))
