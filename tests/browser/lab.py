@@ -57,7 +57,7 @@ def served(folder: Path) -> Iterator[str]:
         server = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], stdout=log, stderr=log)
         try:
             wait_for(f"{address}/api/status?token={token}")
-            yield f"{address}/lab/tree/{{}}?token={token}"
+            yield f"{address}/lab/tree/{{}}?reset&token={token}"  # without what was open before
         finally:
             server.terminate()
             server.wait()
@@ -121,17 +121,17 @@ def photograph(page: Page, name: str) -> None:
         page.screenshot(path=PICTURES / f"{Path(name).stem}-{number:02}.png")
 
 
-def lab(browser: Browser, address: str, names: list[str]) -> list[str]:
-    found = []
-    PICTURES.mkdir(parents=True, exist_ok=True)
-    for name in names:
+def lab(browser: Browser, name: str) -> list[str]:
+    """What is wrong with a notebook; its server, and so its kernel, end with it."""
+    with served(PLACE / "notebooks") as address:
         page, start = browser.new_page(viewport={"width": 1280, "height": 1000}), time.monotonic()
         wrong = run_all(page, address.format(name))
-        print(f"{name:24} {time.monotonic() - start:.0f} s, {len(wrong) or 'nothing'} wrong", flush=True)
+        print(
+            "\n  ".join([f"{name:24} {time.monotonic() - start:.0f} s", *(wrong or ["nothing is wrong"])]), flush=True
+        )
         photograph(page, name)
-        found += [f"{name}, {each}" for each in wrong]
         page.close()
-    return found
+    return wrong
 
 
 def main() -> None:
@@ -139,9 +139,10 @@ def main() -> None:
     names = emptied([Path(each).resolve() for each in sys.argv[1:]] or lessons())
     for setting, value in SETTINGS.items():
         write_whole(PLACE / "settings" / "@jupyterlab" / f"{setting}.jupyterlab-settings", json.dumps(value))
-    with served(PLACE / "notebooks") as address, chromium() as browser:
-        found = lab(browser, address, names)
-    print("\n".join([*found, f"pictures: {PICTURES}"]))
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    with chromium() as browser:
+        found = [each for name in names for each in lab(browser, name)]
+    print(f"pictures: {PICTURES}")
     sys.exit(bool(found))
 
 
