@@ -28,7 +28,7 @@ PLACE, PICTURES = ROOT / "build" / "lab", ROOT / "build" / "screenshots" / "lab"
 MINUTES, CALM = (
     30,
     5,
-)  # for one notebook, and for the server to start; lines of stderr in one cell: two bars, what they compare
+)  # for one notebook, and for the server to start; lines of stderr in a cell (two bars compared)
 KERNELS = "--ServerApp.kernel_spec_manager_class=course_utils.course.execute.ThisPython"  # as in `make lab`
 SETTINGS = {  # every cell is in the page, not only those in view; no question about news
     "notebook-extension/tracker": {"windowingMode": "none"},
