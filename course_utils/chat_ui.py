@@ -11,6 +11,7 @@ In a terminal::
 import argparse
 import contextlib
 import html
+import sys
 from collections.abc import Iterator
 from threading import Thread
 from typing import TYPE_CHECKING
@@ -157,10 +158,13 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     ours = not (given.model or given.adapter)
     named, adapter = [given.model] if given.model else [], datafiles.shipped_adapter() if ours else given.adapter
-    model = loading.load_model(*named, precision=given.precision or ("nf4-dq" if ours else "fp32"))
-    tokenizer = loading.load_tokenizer(*named)
-    if adapter:
-        model = loading.load_adapter(model, adapter)
+    try:
+        model = loading.load_model(*named, precision=given.precision or ("nf4-dq" if ours else "fp32"))
+        tokenizer = loading.load_tokenizer(*named)
+        if adapter:
+            model = loading.load_adapter(model, adapter)
+    except (OSError, ValueError, loading.ModelCacheError) as error:
+        sys.exit(f"{parser.prog}: {error}")
     session = Session(model, tokenizer, given.template)
     with contextlib.suppress(EOFError, KeyboardInterrupt):
         while True:

@@ -44,6 +44,38 @@ def test_an_unknown_reason_is_the_first_line_of_the_error():
     assert hub.reason(ValueError()) == "ValueError"
 
 
+def test_no_network_at_all_is_no_broken_connection():
+    refused = type("ConnectError", (hub.HTTPError,), {})
+    assert hub.reason(raised(refused("refused"), OSError("Can't load"))) == "it cannot be reached (refused)"
+
+
+XET = "Task error: File reconstruction error: CAS Client Error: error sending request"
+
+
+@pytest.mark.parametrize(
+    ("error", "failed"),
+    [
+        (OSError("x"), True),
+        (hub.HTTPError("x"), True),
+        (RuntimeError(XET), True),
+        (RuntimeError("CUDA out of memory"), False),
+        (ValueError("x"), False),
+    ],
+)
+def test_a_download_that_breaks_below_hf_xet_is_the_hubs_failure(error, failed):
+    assert hub.failed(error) is failed
+    if "CAS" in str(error):
+        assert hub.reason(error).startswith("the connection broke several times (Task error")
+
+
+@pytest.mark.parametrize("name", hub.CLOSING)
+def test_each_variable_that_closes_the_hub_is_named(monkeypatch, name):
+    for each in hub.CLOSING:
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setenv(name, "1")
+    assert hub.closed().startswith(f" {name} is set")
+
+
 @pytest.mark.parametrize(("value", "said"), [("1", True), ("true", True), ("0", False), ("", False)])
 def test_a_closed_hub_is_named(monkeypatch, value, said):
     monkeypatch.setenv("HF_HUB_OFFLINE", value)

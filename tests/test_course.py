@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 
@@ -159,6 +160,49 @@ def test_a_notebook_that_is_not_there_is_named(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         course.main()
     assert "there is no notebook" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--site", "{made}"], "name notebooks alone, or with --in-place"),
+        (["--publish", "https://github.com/o/n", "{made}"], "name notebooks alone"),
+        (["--docs", "--site"], "not allowed with argument"),
+        (["--all", "{made}"], "name notebooks alone"),
+        (["--in-place", "nowhere.ipynb"], "there is no notebook"),
+        (["{plain}"], "needs a line '[*]Measured"),
+        (["{text}"], "is no notebook"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_anything_is_written(made, tmp_path, monkeypatch, capsys, arguments, words):
+    plain, text = tmp_path / "plain.ipynb", tmp_path / "text.ipynb"
+    nbformat.write(v4.new_notebook(cells=[v4.new_markdown_cell("# T")]), plain)
+    text.write_text("no JSON", encoding="utf-8")
+    given = [each.format(made=made("1"), plain=plain, text=text) for each in arguments]
+    monkeypatch.setattr(course.workbooks, "write", lambda: pytest.fail("exercises were written"))
+    monkeypatch.setattr(sys, "argv", ["course", *given])
+    with pytest.raises(SystemExit) as ended:
+        course.main()
+    assert ended.value.code == 2
+    assert re.search(words, capsys.readouterr().err)
+
+
+def test_notebooks_that_were_written_and_are_not_run_are_named(made, monkeypatch, capsys):
+    path, other = made("1"), files.workbooks()[0]
+    monkeypatch.setattr(course.workbooks, "write", lambda: [other])
+    monkeypatch.setattr(course, "run_all", lambda *_, **__: None)
+    monkeypatch.setattr(sys, "argv", ["course", "--in-place", str(path)])
+    course.main()
+    assert f"{other.relative_to(ROOT)} was written; run it" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("module", ["course_utils.exercises", "course_utils.loading"])
+def test_help_does_nothing(module, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [module, "--help"])
+    monkeypatch.setattr(files, "write_whole", lambda *_: pytest.fail("something was written"))
+    with pytest.raises(SystemExit):
+        runpy.run_module(module, run_name="__main__")
+    assert f"usage: python -m {module}" in capsys.readouterr().out
 
 
 def test_cost_is_written_into_the_title_cell(made, tmp_path):

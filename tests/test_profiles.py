@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
@@ -17,15 +18,17 @@ T4 = machine.PROFILES["t4"]
 
 
 @pytest.fixture
-def gpu(monkeypatch):
+def gpu(monkeypatch, tmp_path):
     """A GPU of so many GB, and a hub that gives everything or raises the error; returns what it was asked for."""
     asked = []
+    (tmp_path / "model.safetensors").touch()
 
-    def see(gigabytes: float, error: Exception | None = None) -> list[str]:
-        def fetch(model: str, **_: object) -> None:
+    def see(gigabytes: float, error: Exception | None = None, folder: Path = tmp_path) -> list[str]:
+        def fetch(model: str, **_: object) -> str:
             asked.append(model)
             if error:
                 raise error
+            return str(folder)
 
         monkeypatch.delenv("COURSE_MODEL", raising=False)
         monkeypatch.setattr(machine, "device", lambda: "cuda")
@@ -49,6 +52,7 @@ def test_the_model_of_the_profile_is_fetched(gpu, capsys):
     [
         (15.8, OSError("no network\nmore"), "the hub does not give it: no network"),
         (15.8, hub.HTTPError("peer closed connection"), "the connection broke .*peer closed connection"),
+        (15.8, RuntimeError("Task error: CAS Client Error"), "the connection broke .*CAS Client Error"),
         (11, None, r"takes up to 15 GB, and the GPU has 11.0 GB"),
     ],
 )
@@ -58,6 +62,19 @@ def test_the_default_model_takes_its_place_and_a_sentence_says_why(gpu, capsys, 
     said = capsys.readouterr().err
     assert re.fullmatch(rf"The profile 't4' has the model {T4.model}, but .*{words}.*{cache.NAME} takes .*\n", said)
     assert bool(asked) == bool(error), "what has no room is not fetched"
+
+
+def test_a_cache_without_weights_is_no_model(gpu, capsys, tmp_path):
+    (tmp_path / "empty").mkdir()
+    gpu(15.8, folder=tmp_path / "empty")
+    assert loading.with_model(T4).model == cache.NAME
+    assert "no weights of it came" in capsys.readouterr().err
+
+
+def test_an_error_that_is_not_the_hubs_is_not_hidden(gpu):
+    gpu(15.8, RuntimeError("CUDA out of memory"))
+    with pytest.raises(RuntimeError, match="CUDA"):
+        loading.with_model(T4)
 
 
 def test_a_profile_of_a_gpu_on_a_machine_without_one_goes_on_with_the_default_model(gpu, capsys, monkeypatch):

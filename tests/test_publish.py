@@ -94,9 +94,81 @@ def test_elsewhere_than_on_github_there_are_no_badges(copy):
 
 
 @pytest.mark.parametrize(
-    "repo", ["", "owner/name", "git@github.com:owner/name", "https://github.com", 'https://a/b/"c']
+    "repo",
+    [
+        "",
+        "owner/name",
+        "git@github.com:owner/name",
+        "http://github.com/owner/name",
+        "https://github.com",
+        "https://github.com/owner",
+        "https://github.com/owner/..",
+        f"{HUB}/tree/main",
+        f"{HUB}/blob/main/README.md",
+        f"{HUB}?tab=readme",
+        "https://gitlab.com/group/name/-/tree/main",
+        'https://a/b/"c',
+    ],
 )
 def test_what_is_no_public_address_is_refused_and_nothing_written(copy, repo):
-    with pytest.raises(ValueError, match="REPO is .*https://github.com/owner/name"):
+    with pytest.raises(publish.AddressError, match="REPO is .*https://github.com/owner/name"):
         publish.publish(repo, copy)
     assert (copy / "pyproject.toml").read_bytes() == (ROOT / "pyproject.toml").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        (f" {HUB}.git/ ", HUB),
+        ("https://www.GitHub.com/owner/name", HUB),
+        ("https://git.sr.ht/~user/n", "https://git.sr.ht/~user/n"),
+        ("https://git.example.org:8443/group/sub/n", "https://git.example.org:8443/group/sub/n"),
+    ],
+)
+def test_an_address_is_what_git_needs_of_it(given, address):
+    assert publish.normalized(given) == address
+
+
+def test_other_addresses_of_the_project_stay(copy):
+    path = copy / "pyproject.toml"
+    urls = '[project.urls]\nDocumentation = "https://example.org/docs"\n\n[project.optional-dependencies]\n'
+    text = path.read_text(encoding="utf-8").replace("[project.optional-dependencies]\n", urls)
+    path.write_text(text, encoding="utf-8")
+    for address in ("https://example.org/group/old", HUB):
+        publish.publish(address, copy)
+    found = tomllib.loads(path.read_text(encoding="utf-8"))["project"]["urls"]
+    assert found == {"Documentation": "https://example.org/docs", "Repository": HUB}
+
+
+def test_an_address_that_a_formatter_has_put_on_a_line_of_its_own_is_replaced(copy):
+    path = copy / "notebooks" / "01_lora.ipynb"
+    text = path.read_text(encoding="utf-8")
+    split = text.replace(r"get(\"COURSE_REPO\")", r"get(\n        \"COURSE_REPO\", \"https://old.org/a/b\"\n    )")
+    assert split != text
+    path.write_text(split, encoding="utf-8")
+    publish.publish(HUB, copy)
+    assert defaults(path) == [f', "{HUB}"']
+
+
+def no_json(copy: Path) -> None:
+    (copy / "notebooks" / "03_qlora.ipynb").write_text("<<<<<<< HEAD\n", encoding="utf-8")
+
+
+def no_mark(copy: Path) -> None:
+    (copy / "README.md").write_text("# x\n", encoding="utf-8")
+
+
+def no_default(copy: Path) -> None:
+    path = copy / "notebooks" / "01_lora.ipynb"
+    path.write_text(path.read_text(encoding="utf-8").replace("COURSE_REPO", "COURSE"), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"), [(no_json, "03_qlora.ipynb"), (no_mark, "README.md"), (no_default, "01_lora.ipynb")]
+)
+def test_where_a_file_has_no_place_for_it_nothing_is_written(copy, spoil, named):
+    spoil(copy)
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    with pytest.raises(publish.AddressError, match=f"Nothing was written: {named}"):
+        publish.publish(HUB, copy)
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before

@@ -11,10 +11,13 @@ python -m course_utils.course --publish https://github.com/owner/name   # runs n
 import argparse
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import nbformat
 from nbclient.exceptions import CellExecutionError
+from nbformat import ValidationError
+from nbformat.reader import NotJSONError
 from rich.console import Console
 
 from course_utils.core import console, files
@@ -32,7 +35,7 @@ from course_utils.course import (
     site,
     workbooks,
 )
-from course_utils.course.execute import Run, execute, state_cost
+from course_utils.course.execute import MEASURED, Run, execute, state_cost
 from course_utils.loading import default_model_dir, load_tokenizer
 
 SECONDS, BYTES = 240, 4e9  # budget of one notebook on two CPU cores, with the model cached
@@ -40,8 +43,7 @@ SECONDS, BYTES = 240, 4e9  # budget of one notebook on two CPU cores, with the m
 
 def write_docs() -> None:
     """Write what is generated from the executed notebooks, the data files and the package; say what has to be run."""
-    for path in workbooks.write():
-        print(f"{path.relative_to(ROOT)} was written; run it: python -m course_utils.course --in-place {path}")
+    say_written(workbooks.write())
     readme.write_readme()
     publish.write_readme()
     claims_page.write_page()
@@ -50,6 +52,26 @@ def write_docs() -> None:
     marks.put_between(ROOT / "data" / "README.md", "statistics", f"```\n{statistics}\n```\n")
     kit.write()  # these two ask for the verdicts on certain claims
     handout.write_page()
+
+
+def say_written(paths: Iterable[Path]) -> None:
+    """These notebooks are new, and have no outputs yet."""
+    for path in paths:
+        print(f"{path.relative_to(ROOT)} was written; run it: python -m course_utils.course --in-place {path}")
+
+
+def unfit(path: Path) -> str:
+    """Why a file cannot be run as a notebook of the course; nothing if it can."""
+    if not path.is_file():
+        return f"there is no notebook {path}"
+    try:
+        cells = nbformat.read(path, as_version=4).cells
+    except (NotJSONError, ValidationError, UnicodeDecodeError) as error:
+        return f"{path} is no notebook: {str(error).splitlines()[0][:80]}"
+    fits = cells and MEASURED.search(cells[0].source)
+    return (
+        "" if fits else f"{path}: its first cell needs a line '*Measured ...*', into which time and memory are written"
+    )
 
 
 def run(path: Path, target: Path, in_place: bool) -> Run:
@@ -100,19 +122,21 @@ def main() -> None:
     files.require_clone("python -m course_utils.course")
     parser = argparse.ArgumentParser(prog="python -m course_utils.course", description="Run the course.")
     parser.add_argument("notebooks", nargs="*", type=Path, help="notebooks to run; the four lessons by default")
-    parser.add_argument("--all", action="store_true", help="run the deeper halves and the exercises as well")
-    parser.add_argument("--in-place", action="store_true", help="run all, and replace them by their executed copies")
-    parser.add_argument("--docs", action="store_true", help="run nothing; write the generated parts of the documents")
-    parser.add_argument("--site", action="store_true", help="run nothing; build the site of the stored notebooks")
-    parser.add_argument("--publish", metavar="ADDRESS", help="run nothing; write the public address of the repository")
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument("--all", action="store_true", help="run the deeper halves and the exercises as well")
+    way.add_argument("--in-place", action="store_true", help="run all, and replace them by their executed copies")
+    way.add_argument("--docs", action="store_true", help="run nothing; write the generated parts of the documents")
+    way.add_argument("--site", action="store_true", help="run nothing; build the site of the stored notebooks")
+    way.add_argument("--publish", metavar="ADDRESS", help="run nothing; write the public address of the repository")
     options = parser.parse_args()
+    named = [path.resolve() for path in options.notebooks]
+    if named and (options.all or options.docs or options.site or options.publish is not None):
+        parser.error("name notebooks alone, or with --in-place")
+    if wrong := list(filter(None, map(unfit, named))):
+        parser.error(wrong[0])
     if options.in_place:
-        workbooks.write()
-    everything = [*notebooks(), *files.workbooks()] if options.all or options.in_place else lessons()
-    paths = [path.resolve() for path in options.notebooks] or everything
-    for path in paths:
-        if not path.is_file():
-            parser.error(f"there is no notebook {path}")
+        say_written([path for path in workbooks.write() if named and path not in named])
+    paths = named or ([*notebooks(), *files.workbooks()] if options.all or options.in_place else lessons())
     try:
         if options.publish is not None:
             publish.publish(options.publish)

@@ -21,9 +21,18 @@ def put_between(page: Path, mark: str, text: str) -> None:
     Raises:
         ValueError: the page has no such marks.
     """
+    write_whole(page, replaced(page, mark, text))
+
+
+def replaced(page: Path, mark: str, text: str) -> str:
+    """The page as `put_between` would write it.
+
+    Raises:
+        ValueError: the page has no such marks.
+    """
     content = page.read_text(encoding="utf-8")
     start, end = _found(page, content, mark).span()
-    write_whole(page, content[:start] + text + content[end:])
+    return content[:start] + text + content[end:]
 
 
 def _found(page: Path, content: str, mark: str) -> re.Match[str]:

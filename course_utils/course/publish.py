@@ -7,15 +7,16 @@ says what to set, and the README has no badges.
 import re
 import tomllib
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import nbformat
+from nbformat.reader import NotJSONError
 
 from course_utils.core import files
 from course_utils.core.files import ROOT, write_whole
 from course_utils.course import marks
 
-ADDRESS = re.compile(r"https://[\w.-]+(?:/[\w.-]+){2,}")
-DEFAULT = re.compile(r'os\.environ\.get\("COURSE_REPO"(?:, "[^"]*")?\)')
+DEFAULT = re.compile(r'os\.environ\.get\(\s*"COURSE_REPO"(?:,\s*"[^"]*")?,?\s*\)')
 ASKS = "set the environment variable `COURSE_REPO` to the address of the course's git repository and the cell brings it"
 BRINGS = "the cell brings it"
 HOSTS = {  # name, picture, and what the path of a notebook on GitHub follows
@@ -38,7 +39,7 @@ TEXT = (
 
 
 class AddressError(ValueError):
-    """What was given is no public address of a git repository."""
+    """What was given is no public address of a git repository, or there is no place for it."""
 
 
 def address(root: Path = ROOT) -> str | None:
@@ -51,32 +52,73 @@ def publish(repo: str, root: Path = ROOT) -> None:
     """Write the public address where it is kept, and into all that takes it from there. No notebook is run.
 
     Raises:
-        AddressError: it is no address that git can fetch for everybody.
+        AddressError: it is no address that git can fetch for everybody, or a file has no place for it; nothing is
+            written then.
     """
-    repo = repo.strip().rstrip("/").removesuffix(".git")
-    if not ADDRESS.fullmatch(repo):
+    repo = normalized(repo)
+    try:
+        texts = {
+            root / "pyproject.toml": _project(root / "pyproject.toml", repo),
+            root / "CITATION.cff": _citation(root / "CITATION.cff", repo),
+            root / "README.md": marks.replaced(root / "README.md", "hosted", hosted(repo)),
+        }
+        for path in [*files.notebooks(), *files.workbooks()]:
+            path = root / path.relative_to(ROOT)
+            texts[path] = _notebook(path, repo)
+    except (OSError, ValueError) as error:  # no JSON, no TOML, no mark
+        raise AddressError(f"Nothing was written: {error}") from error
+    for path, text in texts.items():
+        write_whole(path, text)
+
+
+def normalized(repo: str) -> str:
+    """The address without what git does not need.
+
+    Raises:
+        AddressError: git cannot fetch it for everybody: it is no https address, or one of a page within a repository.
+    """
+    given, parts = repo, urlsplit(repo.strip().rstrip("/").removesuffix(".git"))
+    host, path = parts.netloc.lower().removeprefix("www."), parts.path
+    inside = path.removeprefix("/").split("/")
+    whole = re.fullmatch(r"[\w.-]+(:\d+)?", host) and all(re.fullmatch(r"~?[\w.-]*\w[\w.-]*", each) for each in inside)
+    count = len(inside) == 2 if host == "github.com" else len(inside) >= 2
+    if parts.scheme != "https" or not whole or not count or parts.query or parts.fragment or "-" in inside:
         raise AddressError(
-            f"REPO is {repo!r}; give the https address of the repository: https://github.com/owner/name."
+            f"REPO is {given!r}; give the https address of the repository: https://github.com/owner/name."
         )
-    path = root / "pyproject.toml"
-    text = re.sub(r'\[project\.urls\]\nRepository = "[^"]*"\n\n', "", path.read_text(encoding="utf-8"))
-    before, mark, after = text.partition("[project.optional-dependencies]\n")
-    write_whole(path, f'{before}[project.urls]\nRepository = "{repo}"\n\n{mark}{after}')
-    cited = root / "CITATION.cff"
-    lines = [line for line in cited.read_text(encoding="utf-8").splitlines() if not line.startswith("repository-code")]
-    write_whole(cited, "\n".join([*lines, f'repository-code: "{repo}"']) + "\n")
-    for path in [*files.notebooks(), *files.workbooks()]:
-        path = root / path.relative_to(ROOT)
+    return f"https://{host}{path}"
+
+
+def _project(path: Path, repo: str) -> str:
+    """pyproject.toml with the address, beside other addresses that it has."""
+    text, line = path.read_text(encoding="utf-8"), f'Repository = "{repo}"\n'
+    if "[project.urls]\n" not in text:
+        text = text.replace("[project.optional-dependencies]\n", "[project.urls]\n\n[project.optional-dependencies]\n")
+    before, mark, after = text.partition("[project.urls]\n")
+    text = before + mark + line + re.sub(r'^Repository = ".*"\n', "", after, count=1, flags=re.MULTILINE)
+    if tomllib.loads(text)["project"]["urls"]["Repository"] != repo:
+        raise ValueError(f"{path.name} has no place for an address.")
+    return text
+
+
+def _citation(path: Path, repo: str) -> str:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if not line.startswith("repository-code")]
+    return "\n".join([*kept, f'repository-code: "{repo}"']) + "\n"
+
+
+def _notebook(path: Path, repo: str) -> str:
+    """A notebook with the address for the default of its first cell."""
+    try:
         notebook = nbformat.read(path, as_version=4)
-        for cell in notebook.cells:
-            cell.source = taken(cell.source, repo)
-        write_whole(path, nbformat.writes(notebook) + "\n")
-    write_readme(root)
-
-
-def taken(source: str, repo: str) -> str:
-    """The source of a cell, with the address for its default."""
-    return DEFAULT.sub(f'os.environ.get("COURSE_REPO", "{repo}")', source).replace(ASKS, BRINGS)
+    except NotJSONError as error:
+        raise ValueError(f"{path.name} is no notebook: {str(error).splitlines()[0][:80]}") from error
+    found = sum(len(DEFAULT.findall(cell.source)) for cell in notebook.cells)
+    if found != 1:
+        raise ValueError(f'{path.name} asks for os.environ.get("COURSE_REPO") {found} times, and not once.')
+    for cell in notebook.cells:
+        cell.source = DEFAULT.sub(f'os.environ.get("COURSE_REPO", "{repo}")', cell.source).replace(ASKS, BRINGS)
+    return nbformat.writes(notebook) + "\n"
 
 
 def write_readme(root: Path = ROOT) -> None:
@@ -90,7 +132,10 @@ def hosted(repo: str | None) -> str:
         return TEXT.format(how=SET)
     if not repo.startswith(GITHUB):
         return TEXT.format(how="")
-    rows = [f"| {path.stem} | {badges(repo, path)} |" for path in [*files.notebooks(), *files.workbooks("exercises")]]
+    rows = [
+        f"| {path.relative_to(ROOT / 'notebooks').with_suffix('').as_posix()} | {badges(repo, path)} |"
+        for path in [*files.notebooks(), *files.workbooks("exercises")]
+    ]
     return TEXT.format(how="") + "\n" + "\n".join(["| notebook | open |", "|---|---|", *rows]) + "\n"
 
 

@@ -1,12 +1,16 @@
 """Where do I write my answers? Into copies of the exercises, which git and the tests leave alone."""
 
+import argparse
+
 from course_utils.core import console, files
 
 
 def main() -> None:
     """Copy the exercises to `notebooks/mine/`; a copy that is there is left as it is."""
     console.accept_all()
-    files.require_clone("python -m course_utils.exercises")
+    parser = argparse.ArgumentParser(prog="python -m course_utils.exercises", description=main.__doc__)
+    parser.parse_args()
+    files.require_clone(parser.prog)
     for path in files.workbooks("exercises"):
         copy = files.ROOT / "notebooks" / "mine" / path.name
         if copy.exists():

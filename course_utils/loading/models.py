@@ -189,7 +189,7 @@ def _without_safetensors(source: str, revision: str | None) -> str:
     try:
         names = HfApi().list_repo_files(source, revision=revision)
     except hub.FAILURES:
-        names = ["pytorch_model.bin"]  # the usual case
+        return f"{source!r} has no weights (*.safetensors) in the cache, and the hub cannot be asked for them."
     if any(name.startswith("pytorch_model") for name in names):
         return _safetensors_only(source)
     there = ", ".join(names) or "nothing"
@@ -200,7 +200,9 @@ def _from_pretrained(auto_class: type, source: str, revision: str | None, **opti
     unreadable = hub.FAILURES + ((SafetensorError,) if auto_class is AutoModelForCausalLM else (ValueError,))
     try:
         return auto_class.from_pretrained(source, revision=revision or "main", **options)
-    except unreadable as error:
+    except (*unreadable, RuntimeError) as error:
+        if not isinstance(error, unreadable) and not hub.failed(error):
+            raise
         if Path(source).is_dir():
             reason = str(error).strip().splitlines()[0].rstrip(".:") + "."
             what, files = "model", "config.json and model.safetensors"

@@ -3,6 +3,7 @@
 import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from huggingface_hub import snapshot_download
@@ -25,9 +26,13 @@ def with_model(profile: machine.Profile) -> machine.Profile:
     wrong = _no_room(profile)
     if not wrong:
         try:
-            snapshot_download(profile.model, allow_patterns=FILES)
-            return profile
-        except hub.FAILURES as error:
+            folder = snapshot_download(profile.model, allow_patterns=FILES)
+            if any(Path(folder).glob("*.safetensors")):
+                return profile
+            wrong = "no weights of it came: the hub was not asked, and the cache has none."
+        except Exception as error:
+            if not hub.failed(error):
+                raise
             wrong = f"the hub does not give it: {hub.reason(error)}.{hub.closed()}"
     print(
         f"The profile {profile.name!r} has the model {profile.model}, but {wrong} {cache.NAME} takes its place, which "

@@ -56,11 +56,11 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         found = plan(model or size, **chosen)
         print(found.to_json() if as_json else found)
-    except ValueError as error:
+        if picture:
+            found.picture().savefig(picture)
+            print(f"written: {picture}", file=sys.stderr)
+    except (OSError, ValueError) as error:
         asked.error(str(error))
-    if picture:
-        found.picture().savefig(picture)
-        print(f"written: {picture}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -956,8 +956,8 @@ FAULTS = [
     Fault(
         "claims without a verdict are not listed",
         "course_utils/course/claims_page.py",
-        "owed = [row for id, row in known.items() if",
-        "owed = [row for id, row in known.items() if not row and",
+        "owed = sorted(known.keys() - {each.id for each in given})",
+        "owed = sorted(known.keys() - known.keys())",
         "tests/test_readme.py::test_claims_page_is_up_to_date",
     ),
     Fault(
@@ -991,8 +991,8 @@ FAULTS = [
     Fault(
         "a published address is written into no first cell",
         "course_utils/course/publish.py",
-        "            cell.source = taken(cell.source, repo)",
-        "            pass",
+        "    for cell in notebook.cells:\n        cell.source = DEFAULT",
+        "    for cell in []:\n        cell.source = DEFAULT",
         "tests/test_publish.py::test_one_command_writes_the_address_everywhere_and_no_output_changes",
     ),
     Fault(
