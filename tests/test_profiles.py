@@ -9,9 +9,9 @@ import nbformat
 import pytest
 import torch
 
-from course_utils import loading, machine
+from course_utils import loading, machine, memory
 from course_utils.core import hub
-from course_utils.core.files import notebook
+from course_utils.core.files import ROOT, notebook
 from course_utils.loading import cache, profiles
 
 T4 = machine.PROFILES["t4"]
@@ -90,6 +90,12 @@ def test_notebook_04_takes_its_model_that_way():
     taken = [cell.source.count("profile = loading.with_model(machine.profile())") for cell in cells]
     assert sum(taken) == 1
     assert not [cell.source for cell in cells if "profile = machine.profile()" in cell.source]
+
+
+def test_the_readme_says_how_much_the_largest_model_is_to_fetch():
+    models = [profile.model for profile in machine.PROFILES.values() if profile.gpu_gb]
+    sizes = [memory.plan(model.partition("/")[2].removesuffix("-Instruct")).costs.parameters for model in models]
+    assert f"a model of up to {2 * max(sizes) / 1e9:.0f} GB" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_nothing_takes_the_place_of_what_the_user_named_and_the_default_needs_no_hub(gpu, monkeypatch):

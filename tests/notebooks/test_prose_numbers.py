@@ -260,8 +260,10 @@ EXEMPT = {  # passages whose numbers nothing records, and why
         "41, 21, 10 and 5 GB for 65, 33, 13 and 7 billion parameters": PUBLISHED,
     },
     "README.md": {
-        "a download of about 3 GB, and about 6 GB on disk": "measured once, with pip, on Linux",
-        "it is about 2 GB on disk": "measured once, with pip, on Linux",
+        "in about 12 minutes": "added up in test_readme.py",
+        "8 GB of memory, 7 GB of disk": "twice a lesson's peak; what follows, and the model",
+        "a model of up to 15 GB": "7.6 billion parameters of two bytes, see test_profiles.py",
+        "3 GB to download, 6 GB on disk; elsewhere about 2 GB": "measured once, with pip, on Linux",
         "makes 2.6 times the tokens per second of TRL's defaults in fp32 and 2.6 times with QLoRA": "see test_bench.py",
     },
     "data/README.md": {
