@@ -157,7 +157,6 @@ def test_nothing_protected_was_touched_where_it_was_tried(name):
     assert INSTALLED[name] | SFT <= RAN[name]["changed"].keys()
 
 
-@pytest.mark.xfail(strict=True, reason="`make hosted` is still to be run")
 def test_every_environment_was_tried_with_every_notebook():
     every = [*files.notebooks(), files.workbooks("exercises")[0]]
     names = {path.relative_to(ROOT / "notebooks").with_suffix("").as_posix() for path in every}
