@@ -161,10 +161,10 @@ def test_exercises_are_copied_once(tmp_path, monkeypatch, capsys):
     (tmp_path / "notebooks" / "exercises").mkdir(parents=True)
     (tmp_path / "notebooks" / "exercises" / "01.ipynb").write_text("{}", encoding="utf-8")
     monkeypatch.setattr(files, "ROOT", tmp_path)
-    copying.main()
+    copying.main([])
     mine = tmp_path / "notebooks" / "mine" / "01.ipynb"
     mine.write_text("my answers", encoding="utf-8")
-    copying.main()
+    copying.main([])
     assert mine.read_text(encoding="utf-8") == "my answers"
     assert capsys.readouterr().out.count("stays as it is") == 1
 

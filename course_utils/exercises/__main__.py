@@ -5,11 +5,11 @@ import argparse
 from course_utils.core import console, files
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Copy the exercises to `notebooks/mine/`; a copy that is there is left as it is."""
     console.accept_all()
     parser = argparse.ArgumentParser(prog="python -m course_utils.exercises", description=main.__doc__)
-    parser.parse_args()
+    parser.parse_args(arguments)
     files.require_clone(parser.prog)
     for path in files.workbooks("exercises"):
         copy = files.ROOT / "notebooks" / "mine" / path.name
