@@ -5,11 +5,11 @@ import re
 
 import nbformat
 
-from course_utils.core.files import ROOT, lessons
+from course_utils.core.files import lessons
 from course_utils.course import kit, tables
+from course_utils.course.kit import KIT
 from course_utils.course.sections import sections
 
-KIT = ROOT / "instructors"
 README = (KIT / "README.md").read_text(encoding="utf-8")
 TEXTS = {path.stem: path.read_text(encoding="utf-8") for path in kit.pages()}
 LESSONS = {path.stem: nbformat.read(path, as_version=4) for path in lessons()}

@@ -23,7 +23,7 @@ def failed(error: BaseException) -> bool:
 
 def reason(error: BaseException) -> str:
     """What went wrong, by the error that the hub's library raised first; if that is unknown, the error's first line."""
-    causes = list(_causes(error))
+    causes = _causes(error)
     for kind, words in SAID:
         if any(isinstance(cause, kind) for cause in causes):
             return words

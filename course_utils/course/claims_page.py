@@ -8,6 +8,7 @@ import nbformat
 
 from course_utils.claims import VERDICTS, VERDICTS_TYPE, Verdict, load_claims
 from course_utils.core.files import ROOT, notebooks, write_whole
+from course_utils.course.sections import title
 
 KINDS = {
     "run": "an experiment, in a setting that the verdict names",
@@ -72,8 +73,10 @@ def page() -> str:
     ]
     for path in notebooks():
         if found := collect([path]):
-            title = nbformat.read(path, as_version=4).cells[0].source.partition("\n")[0].lstrip("# ")
-            parts += [f"## [{title}]({path.relative_to(ROOT).as_posix()})", rows_of(found)]
+            parts += [
+                f"## [{title(nbformat.read(path, as_version=4))}]({path.relative_to(ROOT).as_posix()})",
+                rows_of(found),
+            ]
     parts.append("## Not measured")
     parts.append(table(("id", "claim", "source"), [(id, known[id]["statement"], known[id]["source"]) for id in owed]))
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"

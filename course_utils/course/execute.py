@@ -14,7 +14,7 @@ from jupyter_client.kernelspec import NATIVE_KERNEL_NAME, KernelSpec, KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 
-from course_utils.course.sections import seconds
+from course_utils.course.sections import seconds, title
 from course_utils.course.tidy import KERNEL, tidy
 
 MEASURED = re.compile(r"^\*Measured .*\*$", re.MULTILINE)
@@ -84,8 +84,7 @@ def execute(path: Path, kernels: KernelSpecManager | None = None) -> tuple[nbfor
         watcher.join()
     sections = seconds(notebook)  # before its timestamps are tidied away
     tidy(notebook)
-    title = notebook.cells[0].source.splitlines()[0].lstrip("# ")
-    return notebook, Run(path, title, time.perf_counter() - start, peak[0], sections)
+    return notebook, Run(path, title(notebook), time.perf_counter() - start, peak[0], sections)
 
 
 def state_cost(notebook: nbformat.NotebookNode, run: Run) -> None:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from course_utils.core.files import notebook, write_whole
 from course_utils.course import tables
 from course_utils.course.kit import KIT, verdicts_on
+from course_utils.course.sections import title
 
 CHOSEN = {  # by lesson, the verdicts that change what one does
     "01_lora": ("M9", "F4", "M19", "L19"),
@@ -77,7 +78,7 @@ def settings(name: str) -> list[tuple[Markup, Markup, str]]:
 def page() -> str:
     """The handout as one HTML page, which needs no other file."""
     lessons = [
-        (nbformat.read(notebook(name), as_version=4).cells[0].source.splitlines()[0].lstrip("# "), *rows)
+        (title(nbformat.read(notebook(name), as_version=4)), *rows)
         for name, rows in {name: (verdicts_on(ids), settings(name)) for name, ids in CHOSEN.items()}.items()
     ]
     return Environment(autoescape=True, trim_blocks=True).from_string(PAGE).render(lessons=lessons) + "\n"

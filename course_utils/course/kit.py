@@ -11,6 +11,7 @@ from course_utils.claims import Verdict, load_claims
 from course_utils.core.files import ROOT, notebook, notebooks, write_whole
 from course_utils.course import marks
 from course_utils.course.claims_page import collect, table
+from course_utils.course.sections import title
 
 KIT = ROOT / "instructors"
 NAMED = re.compile(r"In \[\d*\] `([\w-]+)`")  # a cell, by the number that Jupyter shows, and by its id
@@ -30,8 +31,9 @@ def numbered(text: str, lesson: NotebookNode) -> str:
     """
     cells = [cell.id for cell in lesson.cells if cell.cell_type == "code"]
     if unknown := [id for id in NAMED.findall(text) if id not in cells]:
-        title = lesson.cells[0].source.partition("\n")[0].lstrip("# ")
-        raise ValueError(f"{title}: there is no code cell {', '.join(unknown)}; the page has to name another one.")
+        raise ValueError(
+            f"{title(lesson)}: there is no code cell {', '.join(unknown)}; the page has to name another one."
+        )
     return NAMED.sub(lambda found: f"In [{cells.index(found[1]) + 1}] `{found[1]}`", text)
 
 

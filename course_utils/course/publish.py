@@ -15,6 +15,7 @@ from nbformat.reader import NotJSONError
 from course_utils.core import files
 from course_utils.core.files import ROOT, write_whole
 from course_utils.course import marks
+from course_utils.course.site import name
 
 DEFAULT = re.compile(r'os\.environ\.get\(\s*"COURSE_REPO"(?:,\s*"[^"]*")?,?\s*\)')
 ASKS = "set the environment variable `COURSE_REPO` to the address of the course's git repository and the cell brings it"
@@ -132,10 +133,7 @@ def hosted(repo: str | None) -> str:
         return TEXT.format(how=SET)
     if not repo.startswith(GITHUB):
         return TEXT.format(how="")
-    rows = [
-        f"| {path.relative_to(ROOT / 'notebooks').with_suffix('').as_posix()} | {badges(repo, path)} |"
-        for path in [*files.notebooks(), *files.workbooks("exercises")]
-    ]
+    rows = [f"| {name(path)} | {badges(repo, path)} |" for path in [*files.notebooks(), *files.workbooks("exercises")]]
     return TEXT.format(how="") + "\n" + "\n".join(["| notebook | open |", "|---|---|", *rows]) + "\n"
 
 

@@ -1,12 +1,13 @@
 """What does the README show of the notebooks? Counts of verdicts, the claims that surprise, and pictures."""
 
 import base64
+from collections.abc import Iterable
 
 import nbformat
 
-from course_utils.claims import load_claims
+from course_utils.claims import Verdict, load_claims
 from course_utils.core.files import ROOT, notebooks
-from course_utils.course import marks
+from course_utils.course import marks, sections
 from course_utils.course.claims_page import collect, counts, table
 
 TAG = "readme="  # `readme=five_methods` on a cell: its picture is notebooks/five_methods.png
@@ -14,15 +15,19 @@ TAG = "readme="  # `readme=five_methods` on a cell: its picture is notebooks/fiv
 
 def claims_part() -> str:
     """The counts of all verdicts, and the claims that `data/claims.jsonl` calls a surprise."""
-    shown = surprises()
-    return f"{counts(collect(notebooks()))}\nThe {shown.count(chr(10)) - 2} that surprise most:\n\n{shown}"
+    given = collect(notebooks())
+    return f"{counts(given)}\nThe {len(surprising(given))} that surprise most:\n\n{surprises(given)}"
 
 
-def surprises() -> str:
-    """The claims that `data/claims.jsonl` calls a surprise, with what was measured, as a table."""
+def surprising(given: Iterable[Verdict]) -> list[Verdict]:
+    """The verdicts on claims that `data/claims.jsonl` calls a surprise."""
     known = load_claims()
-    found = [each for each in collect(notebooks()) if known[each.id].get("surprise")]
-    rows = [(each.statement, each.measured, f"**{each.verdict}**") for each in found]
+    return [each for each in given if known[each.id].get("surprise")]
+
+
+def surprises(given: Iterable[Verdict]) -> str:
+    """These, with what was measured, as a table."""
+    rows = [(each.statement, each.measured, f"**{each.verdict}**") for each in surprising(given)]
     return table(("claim", "measured here", "verdict"), rows)
 
 
@@ -37,7 +42,7 @@ def pictures(notebook: nbformat.NotebookNode) -> dict[str, bytes]:
     Raises:
         ValueError: a cell with such a tag has not exactly one picture; names notebook and cell.
     """
-    found, title = {}, notebook.cells[0].source.partition("\n")[0].lstrip("# ")
+    found, title = {}, sections.title(notebook)
     for number, cell in enumerate(notebook.cells):
         for tag in cell.metadata.get("tags", []):
             if tag.startswith(TAG):

@@ -1,4 +1,4 @@
-"""Which sections has a notebook, and how many seconds does each run?"""
+"""Which title and sections has a notebook, and how many seconds does each section run?"""
 
 import json
 import re
@@ -10,6 +10,11 @@ from nbformat import NotebookNode
 from course_utils.core.files import ROOT, write_whole
 
 RECORD = ROOT / "instructors" / "seconds.json"
+
+
+def title(notebook: NotebookNode) -> str:
+    """The words of its first line."""
+    return notebook.cells[0].source.partition("\n")[0].lstrip("# ")
 
 
 def sections(notebook: NotebookNode) -> dict[str, list[NotebookNode]]:

@@ -3,7 +3,6 @@
 The sources are in `docs/`; what is generated joins them in `build/source/`. Nothing is executed.
 """
 
-import copy
 import re
 import shutil
 import subprocess
@@ -19,6 +18,7 @@ from course_utils.core import files
 from course_utils.core.files import ROOT, write_whole
 from course_utils.course import claims_page, readme, rooms
 from course_utils.course.claims_page import table
+from course_utils.course.sections import title
 
 COPIED = ("CLAIMS.md", "data/README.md")
 COST = re.compile(r"^\*Measured .*?: (?P<time>[^,]+), peak memory (?P<memory>[^*]+?)\.\*$", re.MULTILINE)
@@ -70,14 +70,13 @@ def write_sources(source: Path, executed: Mapping[Path, Path], root: Path = ROOT
         write_whole(source / path, (root / path).read_bytes())
     for path in (root / "notebooks").glob("*.png"):
         write_whole(source / "notebooks" / path.name, path.read_bytes())
-    shown = []
-    for path in [*files.notebooks(), *files.workbooks()]:
-        notebook = nbformat.read(executed.get(path, path), as_version=4)
-        shown.append((path, copy.deepcopy(notebook)))
+    every = [*files.notebooks(), *files.workbooks()]
+    shown = [(path, nbformat.read(executed.get(path, path), as_version=4)) for path in every]
+    write_whole(source / "generated" / "status.md", status(shown))  # before the verdicts are taken out
+    for path, notebook in shown:
         for_reading(notebook)
         write_whole(source / path.relative_to(ROOT), nbformat.writes(notebook) + "\n")
-    write_whole(source / "generated" / "status.md", status(shown))
-    write_whole(source / "generated" / "surprises.md", readme.surprises())
+    write_whole(source / "generated" / "surprises.md", readme.surprises(claims_page.collect(files.notebooks())))
     for file, text in api_pages((source / "api.md").read_text(encoding="utf-8")):
         write_whole(source / "api" / f"{file}.md", text)
     (source / "api.md").unlink()
@@ -101,12 +100,11 @@ def status(shown: Iterable[tuple[Path, nbformat.NotebookNode]]) -> str:
     """A table: what each notebook took when it was last run, its cells and its verdicts."""
     rows = []
     for path, notebook in shown:
-        title = notebook.cells[0].source.partition("\n")[0].lstrip("# ")
         cost = COST.search(notebook.cells[0].source)
         given = claims_page.verdicts_of(notebook)
         rows.append(
             (
-                f"[{title}]({path.relative_to(ROOT).as_posix()})",
+                f"[{title(notebook)}]({path.relative_to(ROOT).as_posix()})",
                 cost["time"] if cost else "not measured",
                 cost["memory"] if cost else "not measured",
                 str(len(notebook.cells)),

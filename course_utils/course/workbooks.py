@@ -11,6 +11,7 @@ from nbformat import NotebookNode, v4
 
 from course_utils.core.files import ROOT, notebooks, write_whole
 from course_utils.course.execute import MEASURED
+from course_utils.course.sections import title
 from course_utils.course.tidy import KERNEL
 from course_utils.exercises import exercise
 from course_utils.exercises.exercise import Exercise
@@ -101,7 +102,7 @@ def _cells_of(one: Exercise, number: int, solved: bool) -> Iterator[NotebookNode
 
 
 def _title(path: Path) -> str:
-    return nbformat.read(path, as_version=4).cells[0].source.splitlines()[0].lstrip("# ")
+    return title(nbformat.read(path, as_version=4))
 
 
 def _text(name: str, source: str) -> NotebookNode:

@@ -22,6 +22,7 @@ from packaging.utils import canonicalize_name
 
 from course_utils.core import files
 from course_utils.core.files import ROOT, write_whole
+from course_utils.course import site
 from course_utils.loading import cache, default_model_dir
 from tests.hosted import environments, lone
 
@@ -91,7 +92,7 @@ def look(name: str, notebooks: list[Path]) -> dict[str, object]:
     before = versions(python)
     rows = {}
     for path in notebooks:
-        key = path.relative_to(ROOT / "notebooks").with_suffix("").as_posix()
+        key = site.name(path)
         found = lone.run(path, PLACE / name / "notebooks" / key, python)
         rows[key] = found.as_row()
         print(f"{name:8} {key:20} {json.dumps(rows[key])}", flush=True)
