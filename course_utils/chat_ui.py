@@ -2,9 +2,10 @@
 
 In a terminal::
 
-    python -m course_utils.chat_ui                     # the course's adapter, in 4 bits, as it was trained
-    python -m course_utils.chat_ui --adapter FOLDER    # another one, on the default model or on that of --model
+    python -m course_utils.chat_ui                     # the course's adapter
+    python -m course_utils.chat_ui --adapter FOLDER    # another one
 
+on the base, in the format and in the template of the recipe that training left beside it, where none is given.
 /new begins again, the end of input (Ctrl-D) ends it.
 """
 
@@ -13,10 +14,12 @@ import contextlib
 import html
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+import yaml
 from IPython.display import HTML
 from torch import nn
 from transformers import TextIteratorStreamer
@@ -24,16 +27,28 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from course_utils import datafiles, loading
 from course_utils.chat import TEMPLATES, Turn, encode_prompt, end_id, normalized, question
-from course_utils.core import console
+from course_utils.core import console, files
 from course_utils.core.mode import evaluating
+from course_utils.loading.cache import NAME
 
 if TYPE_CHECKING:
     import ipywidgets
 
 
-def as_html(thread: list[Turn]) -> HTML:
+class Conversation(HTML):
+    """Speech bubbles; where no HTML is shown, the same as text."""
+
+    def __init__(self, thread: list[Turn]) -> None:
+        super().__init__(_bubbles(thread))
+        self.text = "\n".join(f"{turn['role']}: {turn['content']}" for turn in normalized(thread))
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def as_html(thread: list[Turn]) -> Conversation:
     """A conversation as speech bubbles, for a notebook; other roles than user and assistant stand in the middle."""
-    return HTML(_bubbles(thread))
+    return Conversation(thread)
 
 
 class Session:
@@ -145,27 +160,36 @@ def _bubbles(thread: list[Turn]) -> str:
     return "".join(bubbles)
 
 
+def _recipe_of(folder: str | Path) -> dict[str, Any]:
+    """By what it was trained: the recipe that lies beside it; empty for what has none, such as a name of the hub."""
+    path = Path(folder) / files.RECIPE
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
 def main(arguments: list[str] | None = None) -> None:
     """The command."""
     console.accept_all()
     parser = argparse.ArgumentParser(prog="python -m course_utils.chat_ui", description="Talk to a model.")
-    parser.add_argument("--model", help="a hub id or a folder, as it is; the default model if only --adapter is given")
+    parser.add_argument("--model", help="a hub id or a folder; by default what the adapter was trained on")
     parser.add_argument("--adapter", help="the folder of an adapter, which is put on the model")
-    parser.add_argument(
-        "--precision", choices=loading.PRECISIONS, help="of the base: fp32, or nf4-dq below our adapter"
-    )
-    parser.add_argument("--template", default="guanaco", choices=TEMPLATES, help="in which it was trained")
+    parser.add_argument("--precision", choices=loading.PRECISIONS, help="of the base")
+    parser.add_argument("--template", choices=TEMPLATES, help="in which to ask")
     given = parser.parse_args(arguments)
-    ours = not (given.model or given.adapter)
-    named, adapter = [given.model] if given.model else [], datafiles.shipped_adapter() if ours else given.adapter
+    adapter = given.adapter or (None if given.model else datafiles.shipped_adapter())
     try:
-        model = loading.load_model(*named, precision=given.precision or ("nf4-dq" if ours else "fp32"))
-        tokenizer = loading.load_tokenizer(*named)
+        recipe = _recipe_of(adapter or given.model)
+        name, revision = (given.model, None) if given.model else (recipe.get("model", NAME), recipe.get("revision"))
+        precision = given.precision or (recipe.get("precision") if adapter else None) or "fp32"
+        model = loading.load_model(name, precision, revision=revision)
+        tokenizer = loading.load_tokenizer(name, revision=revision)
         if adapter:
             model = loading.load_adapter(model, adapter)
     except (OSError, ValueError, loading.ModelCacheError) as error:
         sys.exit(f"{parser.prog}: {error}")
-    session = Session(model, tokenizer, given.template)
+    taught = recipe.get("template", "guanaco")
+    session = Session(model, tokenizer, given.template or taught)
+    if recipe and session.template != taught:
+        print(f"It was trained in the template {taught!r}, and is asked in {session.template!r}.", file=sys.stderr)
     with contextlib.suppress(EOFError, KeyboardInterrupt):
         while True:
             text = input("you> ").strip()

@@ -4,8 +4,10 @@ import builtins
 import sys
 
 import pytest
+import yaml
 
 from course_utils import chat_ui, datafiles, evaluation, loading
+from course_utils.loading import cache
 from tests.conftest import tiny
 
 THREAD = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello."}]
@@ -27,6 +29,12 @@ def test_the_two_speakers_stand_on_two_sides():
     asked, answered = chat_ui.as_html(THREAD).data.split("</div>")[:2]
     assert "margin-left:auto" in asked
     assert "margin-left:auto" not in answered
+
+
+def test_where_no_html_is_shown_the_conversation_is_text():
+    assert (
+        repr(chat_ui.as_html([{"from": "human", "value": "a < b?"}, *THREAD[1:]])) == "user: a < b?\nassistant: Hello."
+    )
 
 
 def test_a_thread_without_turns_is_an_error():
@@ -108,22 +116,37 @@ def test_in_a_terminal_one_can_ask_begin_again_and_stop(tokenizer, monkeypatch, 
 @pytest.mark.parametrize(
     ("arguments", "loaded"),
     [
-        ("", ([], "nf4-dq", str(datafiles.shipped_adapter()))),
-        ("--precision fp32", ([], "fp32", str(datafiles.shipped_adapter()))),
-        ("--adapter mine", ([], "fp32", "mine")),
-        ("--adapter mine --precision nf4", ([], "nf4", "mine")),
-        ("--model other", (["other"], "fp32", None)),
-        ("--model other --adapter mine", (["other"], "fp32", "mine")),
+        ("", (cache.NAME, "nf4-dq", str(datafiles.shipped_adapter()), "guanaco")),
+        ("--precision fp32", (cache.NAME, "fp32", str(datafiles.shipped_adapter()), "guanaco")),
+        ("--adapter bare", (cache.NAME, "fp32", "bare", "guanaco")),
+        ("--adapter bare --precision nf4", (cache.NAME, "nf4", "bare", "guanaco")),
+        ("--adapter mine", ("its-base", "nf4", "mine", "chatml")),
+        ("--adapter mine --precision fp32", ("its-base", "fp32", "mine", "chatml")),
+        ("--adapter mine --template guanaco", ("its-base", "nf4", "mine", "guanaco")),
+        ("--model other", ("other", "fp32", None, "guanaco")),
+        ("--model other --adapter mine", ("other", "nf4", "mine", "chatml")),
+        ("--model mine", ("mine", "fp32", None, "chatml")),
     ],
 )
 def test_one_talks_to_the_shipped_adapter_on_the_base_it_was_trained_on_unless_one_names_another(
-    tokenizer, monkeypatch, arguments, loaded
+    tokenizer, monkeypatch, capsys, tmp_path, arguments, loaded
 ):
+    """Base, format and template are those of the recipe that training left beside the adapter, if it is there."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    written = {"model": "its-base", "revision": "v2", "precision": "nf4", "template": "chatml", "steps": 1, "lr": 0.1}
+    (tmp_path / "mine" / "recipe.yaml").write_text(yaml.safe_dump(written), encoding="utf-8")
     found = {"adapter": None}
 
-    def load_model(*names, precision):
-        found.update(names=list(names), precision=precision)
+    def load_model(name, precision, revision):
+        assert revision == ("v2" if name == "its-base" else None), "of the base that the recipe names"
+        found.update(name=name, precision=precision)
         return tiny()
+
+    class Session(chat_ui.Session):
+        def __init__(self, model, tokenizer, template):
+            found["template"] = template
+            super().__init__(model, tokenizer, template)
 
     def load_adapter(model, folder):
         found["adapter"] = str(folder)
@@ -133,8 +156,13 @@ def test_one_talks_to_the_shipped_adapter_on_the_base_it_was_trained_on_unless_o
         raise EOFError
 
     monkeypatch.setattr(loading, "load_model", load_model)
-    monkeypatch.setattr(loading, "load_tokenizer", lambda *_: tokenizer)
+    monkeypatch.setattr(loading, "load_tokenizer", lambda *_, **__: tokenizer)
     monkeypatch.setattr(loading, "load_adapter", load_adapter)
+    monkeypatch.setattr(chat_ui, "Session", Session)
     monkeypatch.setattr(builtins, "input", ended)
     chat_ui.main(arguments.split())
-    assert (found["names"], found["precision"], found["adapter"]) == loaded
+    assert (found["name"], found["precision"], found["adapter"], found["template"]) == loaded
+    said = capsys.readouterr().err
+    assert ("trained in the template 'chatml', and is asked in 'guanaco'" in said) == (
+        "--template guanaco" in arguments
+    )

@@ -247,6 +247,15 @@ def test_each_run_is_a_line_and_each_look_a_dot():
     assert [text.get_text() for text in axes.texts] == ["a", "b"]
 
 
+def test_on_a_logarithmic_axis_the_settings_of_a_curve_are_the_ticks():
+    frame = pd.DataFrame({"k": [2, 3, 4, 6, 32], "far": [47.0, 16.0, 0.9, 12.0, 27.0]})
+    axes = plots.curves("t", {"a": frame}, "k", "far", xlabel="K", ylabel="far", log="xy").axes[0]
+    axes.figure.canvas.draw()
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["2", "3", "4", "6", "32"]
+    assert [label.get_text() for label in axes.get_xticklabels(minor=True)] == []
+    assert {"1", "3", "10", "30"} <= {label.get_text() for label in axes.get_yticklabels()}
+
+
 def test_several_columns_share_the_height_and_settings_are_the_ticks():
     left, right = runs({"a": LOOKS}, x=("r", "accuracy"), log="x").axes
     assert [line.get_linestyle() for line in (*left.lines, *right.lines)] == ["None", "None"]

@@ -138,6 +138,45 @@ def test_full_fine_tuning_is_saved_whole_and_a_small_file_has_nothing_held_out(b
     loading.load_model(str(tmp_path / "made"), "fp32")
 
 
+def test_where_nothing_held_out_can_be_used_it_trains_and_says_so(base, tmp_path, capsys):
+    """Of a few own rows, those that a hash holds out may be too long, or have no answer."""
+    path = written(tmp_path, base, steps=1)
+    held_out = [json.dumps(thread) for thread in chat.load_threads(tmp_path / "own.jsonl", "validation")]
+    assert 0 < len(held_out) < len(THREADS)
+    longer = [chat.question(t[0]["content"], "It is. " * 200) if json.dumps(t) in held_out else t for t in THREADS]
+    main([str(written(tmp_path, base, longer, steps=1))])
+    assert "No thread was held out" in (tmp_path / "made" / "README.md").read_text(encoding="utf-8")
+    said = capsys.readouterr().err
+    assert f"No conversation is held out: No thread can be used: {len(held_out)} longer than 200 tokens." in said
+    assert path.exists()
+
+
+@pytest.mark.parametrize(
+    ("turn", "words"),
+    [
+        ({"role": "assistant", "content": " "}, "own.jsonl, line 38: Thread, turn 1 .*the content is blank"),
+        ({"role": "system", "content": "Be short."}, "own.jsonl, line 38: .*the template has no role 'system'"),
+    ],
+)
+def test_a_turn_that_cannot_be_learned_is_named_by_its_line(base, tmp_path, turn, words):
+    path = written(tmp_path, base)
+    rows = [{"messages": thread} for thread in THREADS]
+    rows[37] = {"messages": [THREADS[37][0], turn]}
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(SystemExit, match=words):
+        main([str(path)])
+
+
+def test_a_file_of_which_all_is_held_out_says_what_to_do(base, tmp_path):
+    split = chat.load_threads(written(tmp_path, base).parent / "own.jsonl", "test")
+    with pytest.raises(SystemExit, match="all of its 1 threads lie in other parts than 'train', .* Add some"):
+        main([str(written(tmp_path, base, split[:1]))])
+
+
+def test_what_is_trained_has_its_recipe_beside_it(done):
+    assert training.read_recipe(done / "recipe.yaml") == training.read_recipe(done.parent / "made.yaml")
+
+
 KILLED = """
 import sys
 from transformers import TrainerCallback
@@ -201,8 +240,15 @@ def test_two_processes_train_by_the_same_file(base, done, tmp_path):
         ({"max_length": 3}, "No thread can be used: .* longer than 3 tokens"),
         ({"schedule": "linear", "warmup_steps": 6}, "warmup_never_warms, 6 steps of warm-up in a run of 6: "),
         ({"rate": 1}, "made.yaml: a recipe has no field 'rate'; it has model, revision"),
-        ({"lr": "fast"}, "made.yaml: could not convert string to float: 'fast'"),
+        ({"lr": "fast"}, "made.yaml: lr is 'fast'; it has to be a number."),
         ({"batch_size": 0}, "made.yaml: batch_size is 0; it has to be 1 or more"),
+        ({"batch_size": 2.7}, "made.yaml: batch_size is 2.7; it has to be a whole number."),
+        ({"steps": True}, "made.yaml: steps is True; it has to be a whole number."),
+        ({"max_length": "320 tokens"}, "made.yaml: max_length is '320 tokens'; it has to be a whole number."),
+        ({"template": ["chatml"]}, r"made.yaml: template is \['chatml'\]; it has to be text."),
+        ({"adapter": "LORA"}, "made.yaml: adapter is 'LORA'; it has to be fields with their values."),
+        ({"adapter": {**ADAPTER, "lora_alfa": 8}}, "adapter: PEFT .* unexpected keyword argument 'lora_alfa'"),
+        ({"adapter": {**ADAPTER, "peft_type": "LORAA"}}, "adapter: PEFT knows no peft_type 'LORAA'"),
     ],
     ids=str,
 )
@@ -232,8 +278,9 @@ def test_a_recipe_is_read_as_it_is_written(tmp_path):
     path = tmp_path / "made.yaml"
     path.write_text(yaml.safe_dump(asdict(recipe)), encoding="utf-8")
     assert training.read_recipe(path) == recipe
-    path.write_text("lr: 1e-5\nsteps: 10\nseed: 3\ndata: own.jsonl\n", encoding="utf-8")
+    path.write_text("lr: 1e-5\nsteps: 10\nseed: 3\ndata: own.jsonl\nmax_length: 1e3\n", encoding="utf-8")
     assert training.read_recipe(path).lr == 1e-5, "which YAML reads as text"
+    assert training.read_recipe(path).max_length == 1000
 
 
 def test_the_shipped_recipe_is_guanaco_s_scaled(tokenizer):

@@ -102,7 +102,7 @@ def test_what_is_no_json_is_named_by_its_line(tmp_path):
 def test_nothing_left_is_an_error(tmp_path):
     with pytest.raises(DataError, match="own.jsonl has no thread: it is empty"):
         chat.load_threads(written(tmp_path, []))
-    with pytest.raises(DataError, match="own.jsonl has no thread: the split 'test' is empty"):
+    with pytest.raises(DataError, match="own.jsonl has no thread: all of its 1 threads lie in other parts than 'test'"):
         chat.load_threads(written(tmp_path, [OPENAI]), "test")
     with pytest.raises(ValueError, match="Unknown split 'held-out'"):
         chat.load_threads(written(tmp_path, [OPENAI]), "held-out")

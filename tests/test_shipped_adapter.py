@@ -100,6 +100,7 @@ def trained(tmp_path):
     model.save_pretrained(tmp_path / "trained")
     (tmp_path / "trained" / "README.md").write_text("---\nbase_model: tiny\n---\n# made\n", encoding="utf-8")
     (tmp_path / "trained" / "tokenizer.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "trained" / "recipe.yaml").write_text("steps: 1\nlr: 1e-3\n", encoding="utf-8")
     return model, tmp_path / "trained"
 
 
@@ -115,7 +116,7 @@ def test_what_ships_is_rounded_to_16_bits_and_measured_as_it_lies_there(trained,
     monkeypatch.setattr(adapter, "scores", scores)
     adapter.ship(folder, tmp_path / "there")
     names = {path.name for path in (tmp_path / "there").iterdir()}
-    assert names == {"README.md", "adapter_config.json", "adapter_model.safetensors", "scores.json"}
+    assert names == {"README.md", "adapter_config.json", "adapter_model.safetensors", "recipe.yaml", "scores.json"}
     before, after = (load_file(path / "adapter_model.safetensors") for path in (folder, tmp_path / "there"))
     assert set(before) == set(after)
     assert {value.dtype for value in after.values()} == {torch.bfloat16}
@@ -154,6 +155,7 @@ def test_the_shipped_adapter_is_the_committed_recipe_s_and_small():
     recipe, card = training.read_recipe(RECIPE), (FOLDER / "README.md").read_text(encoding="utf-8")
     assert Recipe(**yaml.safe_load(re.search(r"```yaml\n(.*?)```", card, re.DOTALL)[1])) == recipe
     assert loads(recipe) in card
+    assert training.read_recipe(FOLDER / "recipe.yaml") == recipe
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) <= 10e6
     config = json.loads((FOLDER / "adapter_config.json").read_text(encoding="utf-8"))
     assert config["base_model_name_or_path"] == cache.PUBLIC_ID

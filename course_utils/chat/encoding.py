@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from course_utils.chat.threads import ALIASES, Turn, normalized
+from course_utils.core.rows import NothingLeft
 from course_utils.datafiles import Message
 
 Example = dict[str, list[int]]  # {"input_ids": ..., "labels": ...}, both of the same length in tokens
@@ -124,7 +125,8 @@ def encode_all(
     So no answer loses its end. How many were left out, and why, is said on stderr.
 
     Raises:
-        ValueError: as `encode`, naming the thread; or no thread is left.
+        ValueError: as `encode`, naming the thread.
+        NothingLeft: no thread is left.
     """
     roles, encoded, unanswered, count = _template(template).heads, [], 0, 0
     for count, thread in enumerate(threads, 1):
@@ -138,7 +140,7 @@ def encode_all(
     left_out = ", ".join(f"{number} {reason}" for reason, number in reasons.items() if number)
     if not kept:
         why = left_out or "there are none (a generator, such as map(...), can be gone through only once)"
-        raise ValueError(f"No thread can be used: {why}. Pass threads with answers, or raise max_length.")
+        raise NothingLeft(f"No thread can be used: {why}. Pass threads with answers, or raise max_length.")
     if left_out:
         print(f"{count - len(kept)} of {count} threads are left out: {left_out}.", file=sys.stderr)
     return kept

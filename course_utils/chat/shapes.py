@@ -1,12 +1,12 @@
 """In which shape does a conversation come? Rows and files in the shapes in which they are published become threads."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from course_utils.chat.encoding import top_thread
 from course_utils.chat.threads import Turn, normalized
-from course_utils.core.rows import DataError, read_rows
+from course_utils.core.rows import DataError, NothingLeft, read_rows
 from course_utils.datafiles import SPLITS, load_conversations, split_of
 
 SHAPES = (
@@ -42,7 +42,7 @@ def _pair(asked: str, answer: Any) -> list[dict[str, Any]]:
     return [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
 
 
-def load_threads(path: str | Path, split: str | None = None) -> list[list[Turn]]:
+def load_threads(path: str | Path, split: str | None = None, roles: Collection[str] | None = None) -> list[list[Turn]]:
     """The threads of a file of one's own, in one of `SHAPES`, as JSON lines, JSON array or Parquet, gz or not.
 
     Of trees (OASST) each gives its best-ranked thread, which is empty where nobody answered.
@@ -50,9 +50,11 @@ def load_threads(path: str | Path, split: str | None = None) -> list[list[Turn]]
     Args:
         split: "train", "validation" or "test": 80/10/10 by a hash of the first message, so that a question that comes
             twice stays on one side; of trees, by a hash of their ids. All by default.
+        roles: those that the template has; what cannot be encoded with them is then named by its line, blank text too.
 
     Raises:
-        DataError: a row is no conversation, or a turn of it is broken, or no row is left; names file and line.
+        DataError: a row is no conversation, or a turn of it is broken; names file and line.
+        NothingLeft: the file, or this split of it, holds no thread.
         ValueError: unknown split.
         FileNotFoundError, IsADirectoryError: no such file, or a folder.
     """
@@ -64,12 +66,13 @@ def load_threads(path: str | Path, split: str | None = None) -> list[list[Turn]]
     threads = []
     for place, row in rows:
         try:
-            thread = normalized(as_thread(row))
+            thread = normalized(as_thread(row), roles)
         except ValueError as error:
             raise DataError(f"{place}: {error}") from None
         if split in (None, split_of(thread[0]["content"])):
             threads.append(thread)
     if not threads:
-        what = f"the split {split!r} is empty; leave out split, and divide it yourself" if rows else "it is empty"
-        raise DataError(f"{Path(path).name} has no thread: {what}.")
+        held = f"all of its {len(rows)} threads lie in other parts than {split!r}, by a hash of their first messages"
+        what = f"{held}. Add some, or load it without a split, and divide it yourself" if rows else "it is empty"
+        raise NothingLeft(f"{Path(path).name} has no thread: {what}.")
     return threads

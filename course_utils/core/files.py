@@ -5,6 +5,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent
 ROOT = PACKAGE.parent  # the clone, or the folder that the package was installed into
+RECIPE = "recipe.yaml"  # what a training leaves beside what it has trained: by what it was made
 
 
 def in_clone() -> bool:

@@ -45,6 +45,10 @@ class DataError(ValueError):
     """A data file is malformed; the message names file, line and field."""
 
 
+class NothingLeft(DataError):
+    """All is readable, and nothing of it can be used here."""
+
+
 def read_rows(path: Path) -> Iterator[Placed]:
     """The rows of a file, each with its place: a line, an item of a JSON array, or a row of a Parquet table.
 

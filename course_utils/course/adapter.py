@@ -35,7 +35,8 @@ def ship(trained: Path, folder: Path) -> None:
     weights = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in load_file(trained / WEIGHTS).items()}
     content = save(weights, metadata={"format": "pt"})
     files.write_whole(folder / WEIGHTS, content)
-    files.write_whole(folder / CONFIG, (trained / CONFIG).read_bytes())
+    for name in (CONFIG, files.RECIPE):
+        files.write_whole(folder / name, (trained / name).read_bytes())
     found = scores(folder)
     text = (trained / "README.md").read_text(encoding="utf-8")
     files.write_whole(folder / "README.md", f"{text}\n{_said(found)}")

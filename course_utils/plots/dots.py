@@ -5,12 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from course_utils.plots.style import Picture, checked, label_right, open_axes, side_by_side, some, style_of
-
-FEW = 8  # so many settings at most get a tick each on a logarithmic axis
+from course_utils.plots.style import Picture, checked, label_right, log_ticks, open_axes, side_by_side, some, style_of
 
 
 def runs(
@@ -45,7 +41,7 @@ def runs(
             _draw(axes, index, frame, column, y, line)
         for axis, shown, name in ((axes.xaxis, column, "x"), (axes.yaxis, y, "y")):
             if name in log:
-                _ticks(axis, np.concatenate([frame[shown] for frame in groups.values()]))
+                log_ticks(axis, np.concatenate([frame[shown] for frame in groups.values()]))
         axes.margins(x=0.08)
     ends = {name: frame.iloc[-1][[list(x)[-1], y]] for name, frame in groups.items()}
     label_right(panels[-1], {name: tuple(map(float, end)) for name, end in ends.items()})
@@ -60,26 +56,6 @@ def _draw(axes: Axes, index: int, frame: pd.DataFrame, x: str, y: str, line: str
         return
     for _, run in frame.groupby(line, sort=False):
         axes.plot(run[x], run[y], **look)
-
-
-def _ticks(axis: Axis, values: np.ndarray) -> None:
-    """On a logarithmic axis, settings that were chosen (ranks, rates) have a tick each, other values round ones."""
-    settings = np.unique(values.astype(float))
-    if len(settings) <= FEW:
-        axis.set_major_locator(FixedLocator(settings))
-    else:
-        axis.set_major_locator(MaxNLocator(4) if settings[-1] < 5 * settings[0] else LogLocator(subs=(1, 3)))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: _plain(value)))
-
-
-def _plain(number: float) -> str:
-    """As one writes it in a text: 0.03, 16, 1e-5."""
-    return (
-        f"{number:g}"
-        if 0.01 <= number < 1e5
-        else np.format_float_scientific(float(f"{number:.6g}"), trim="-", exp_digits=1)
-    )
 
 
 def _summary(name: str, frame: pd.DataFrame, x: str, y: str, line: str | None) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from course_utils.plots.style import FONT, HALO, Picture, canvas, checked, label_right, some, style_of
+from course_utils.plots.style import FEW, FONT, HALO, Picture, canvas, checked, label_right, log_ticks, some, style_of
 
 
 def loss_curves(title: str, runs: Mapping[str, Sequence[float]], log: bool = False) -> Picture:
@@ -43,7 +43,8 @@ def curves(
     """Column `y` against column `x`, one line for each frame, labeled at its end.
 
     Columns `<x>_half` and `<y>_half`, where there are any, are half-widths of intervals; column `label` is written
-    beside the points, on alternate sides. `log` names the logarithmic axes: "", "x", "y" or "xy".
+    beside the points, on alternate sides. `log` names the logarithmic axes: "", "x", "y" or "xy". With few
+    values of x, each of them has a tick.
 
     Raises:
         ValueError: no frames or points, more than 36 frames, or a value that the picture cannot show.
@@ -65,6 +66,9 @@ def curves(
         for text, point in zip(texts, frame[[x, y]].iloc[-len(texts) :].to_numpy(), strict=True):
             offset = {"xytext": (-9, -14), "ha": "right"} if left else {"xytext": (9, 3 if label else -4), "ha": "left"}
             axes.annotate(text, point, **offset, **beside)
+    for axis, column, few in ((axes.xaxis, x, FEW), (axes.yaxis, y, 0)):
+        if axis.axis_name in log:
+            log_ticks(axis, np.concatenate([frame[column] for frame in frames.values()]), few)
     axes.margins(x=0.14)
     axes.set_xlim(xlim)
     return figure.described(*(_extent(name, frame.reset_index(), x, y) for name, frame in frames.items()))

@@ -6,13 +6,16 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P")
 FONT = 14
+FEW = 8  # so many settings at most get a tick each on a logarithmic axis
 HALO = [withStroke(linewidth=3, foreground="white")]  # a label that lies on a line stays readable
 
 
@@ -66,6 +69,26 @@ def name_axes(axes: Axes, xlabel: str, ylabel: str) -> None:
     axes.set_xlabel(xlabel, fontsize=FONT)
     axes.set_ylabel(ylabel, fontsize=FONT)
     axes.tick_params(labelsize=FONT)
+
+
+def log_ticks(axis: Axis, values: np.ndarray, few: int = FEW) -> None:
+    """On a logarithmic axis, settings that were chosen (ranks, rates) have a tick each, more than `few` round ones."""
+    settings = np.unique(values.astype(float))
+    if len(settings) <= few:
+        axis.set_major_locator(FixedLocator(settings))
+    else:
+        axis.set_major_locator(MaxNLocator(4) if settings[-1] < 5 * settings[0] else LogLocator(subs=(1, 3)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _plain(value)))
+
+
+def _plain(number: float) -> str:
+    """As one writes it in a text: 0.03, 16, 1e-5."""
+    return (
+        f"{number:g}"
+        if 0.01 <= number < 1e5
+        else np.format_float_scientific(float(f"{number:.6g}"), trim="-", exp_digits=1)
+    )
 
 
 def label_right(axes: Axes, ends: Mapping[str, tuple[float, float]]) -> None:

@@ -7,7 +7,6 @@ The same command goes on where it was stopped. What the recipe's `data` names is
 """
 
 import argparse
-import contextlib
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +19,10 @@ from course_utils import chat, loading, machine
 from course_utils.batches import collate, token_losses
 from course_utils.chat import Example
 from course_utils.core import console, files, noise
-from course_utils.datafiles import DataError
+from course_utils.core.rows import NothingLeft
 from course_utils.training.card import Run, model_card
-from course_utils.training.prepare import prepare_model
-from course_utils.training.recipe import Recipe, read_recipe
+from course_utils.training.prepare import adapter_config, prepare_model
+from course_utils.training.recipe import Recipe, as_yaml, read_recipe
 from course_utils.training.sft import run, sft_trainer
 from course_utils.training.traps import check
 
@@ -38,20 +37,24 @@ def examples(recipe: Recipe, folder: Path, split: str, tokenizer: PreTrainedToke
         raise ValueError("The recipe names no data; add 'data: ' and a file of conversations, or 'conversations'.")
     path = files.data_dir() / "conversations.jsonl" if recipe.data == "conversations" else folder / recipe.data
     how = {"train_on": recipe.train_on, "max_length": recipe.max_length}
-    return chat.encode_all(chat.load_threads(path, split), tokenizer, recipe.template, **how)
+    roles = chat.TEMPLATES[recipe.template].heads if recipe.template in chat.TEMPLATES else None
+    return chat.encode_all(chat.load_threads(path, split, roles), tokenizer, recipe.template, **how)
 
 
 def train(path: Path, output_dir: Path) -> Path:
-    """Train by the recipe in `path`; what is trained, the tokenizer and the card go to `output_dir`.
+    """Train by the recipe in `path`; what is trained, the tokenizer, the recipe and the card go to `output_dir`.
 
     Raises:
         ValueError: recipe or data are broken, or a trap is in them (`training.check`); says which.
     """
     recipe = read_recipe(path)
+    adapter_config(recipe)  # refused here, if at all, not after the model was loaded
     tokenizer = loading.load_tokenizer(recipe.model, revision=recipe.revision)
     trained_on, held_out = examples(recipe, path.parent, "train", tokenizer), []
-    with contextlib.suppress(DataError):  # a small file may have nothing in this split
+    try:
         held_out = examples(recipe, path.parent, "validation", tokenizer)
+    except NothingLeft as error:  # a small file may have nothing in this split
+        print(f"No conversation is held out: {error}", file=sys.stderr)
     if found := check(trained_on, tokenizer, recipe.template, args=recipe):
         raise ValueError("\n".join(map(str, found)))
     model = prepare_model(replace(recipe, adapter=None))  # the trainer adds it
@@ -64,6 +67,7 @@ def train(path: Path, output_dir: Path) -> Path:
     base, processes = model.config.name_or_path, trainer.args.world_size
     if trainer.is_world_process_zero():
         said = Run(path.stem, recipe, base, len(trained_on), len(held_out), losses, before, after, processes)
+        files.write_whole(output_dir / files.RECIPE, as_yaml(recipe))
         files.write_whole(output_dir / "README.md", model_card(said))
     return output_dir
 

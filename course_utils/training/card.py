@@ -1,11 +1,11 @@
 """What does an adapter say of itself? Its model card, written from what its training left."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import yaml
 
 from course_utils import loading, machine
-from course_utils.training.recipe import Recipe
+from course_utils.training.recipe import Recipe, as_yaml
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def model_card(run: Run) -> str:
     first, last = (sum(part) / few for part in (run.losses[:few], run.losses[-few:]))
     processes = f"{run.processes} process{'es' * (run.processes > 1)}"
     parts = [
-        f"---\n{_yaml(header)}\n---\n# {run.name}",
+        f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n# {run.name}",
         f"{run.base}, fine-tuned ({recipe.method}) on {run.trained_on} threads of `{recipe.data}`, in "
         f"{len(run.losses)} steps, by {processes}.",
         f"Loss on {run.held_out} held-out threads, in nats per supervised token: {run.before:.3f} before training, "
@@ -46,7 +46,7 @@ def model_card(run: Run) -> str:
         "no interval. Nobody has looked at its answers for truth or harm.",
         f"Ask it in the template that it was trained in, `{recipe.template}`:",
         f"```python\n{loads(recipe)}\n```",
-        f"The recipe:\n\n```yaml\n{_yaml(asdict(recipe))}\n```",
+        f"The recipe:\n\n```yaml\n{as_yaml(recipe)}```",
         f"Made with {machine.describe()}.",
     ]
     return "\n\n".join(parts) + "\n"
@@ -71,7 +71,3 @@ def loads(recipe: Recipe) -> str:
     else:
         lines.append("")
     return "\n".join([*lines, f"model = {auto}.from_pretrained(folder, {options})"])
-
-
-def _yaml(fields: dict[str, object]) -> str:
-    return yaml.safe_dump(fields, sort_keys=False).strip()

@@ -3,7 +3,7 @@
 import re
 
 import torch
-from peft import PeftConfig, get_peft_config, get_peft_model
+from peft import PeftConfig, PeftType, get_peft_config, get_peft_model
 from torch import nn
 
 from course_utils import loading
@@ -36,5 +36,17 @@ def prepare_model(recipe: Recipe, device: str | None = None) -> nn.Module:
 
 
 def adapter_config(recipe: Recipe) -> PeftConfig | None:
-    """PEFT's own configuration of the recipe's adapter, if it has one."""
-    return get_peft_config(dict(recipe.adapter)) if recipe.adapter else None
+    """PEFT's own configuration of the recipe's adapter, if it has one.
+
+    Raises:
+        ValueError: PEFT has no such method, or the method no such field.
+    """
+    if not recipe.adapter:
+        return None
+    kind = recipe.adapter["peft_type"]
+    if kind not in PeftType.__members__:
+        raise ValueError(f"adapter: PEFT knows no peft_type {kind!r}; it has {', '.join(PeftType.__members__)}.")
+    try:
+        return get_peft_config(dict(recipe.adapter))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"adapter: PEFT cannot read it: {error}. Its fields are those of PEFT's {kind}.") from error

@@ -1,8 +1,10 @@
 """What decides one training run? A recipe: all of it, in one frozen value."""
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_origin
 
 import yaml
 
@@ -10,6 +12,7 @@ from course_utils.loading.cache import NAME
 
 LORA = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
 ORDERS = ("group_by_length", "random", "sequential")
+KINDS = {int: "a whole number", float: "a number", str: "text", dict: "fields with their values"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +109,24 @@ def read_recipe(path: str | Path) -> Recipe:
     if unknown := sorted(map(str, set(found) - set(kinds))):
         raise ValueError(f"{path.name}: a recipe has no field {unknown[0]!r}; it has {', '.join(kinds)}.")
     try:
-        # YAML reads 1e-3, without a point, as text
-        numbers = {name: kinds[name](value) for name, value in found.items() if kinds[name] in (int, float)}
-        return Recipe(**found | numbers)
+        return Recipe(**{name: _of_kind(name, value, kinds[name]) for name, value in found.items()})
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path.name}: {str(error).replace('Recipe.__init__()', 'it')}") from error
+
+
+def as_yaml(recipe: Recipe) -> str:
+    """The recipe as `read_recipe` reads it, with all of its fields."""
+    return yaml.safe_dump(asdict(recipe), sort_keys=False)
+
+
+def _of_kind(name: str, value: object, annotation: Any) -> object:
+    """The value of a field, which has to be of the kind that is written behind its name in `Recipe`."""
+    kinds = [get_origin(each) or each for each in get_args(annotation) or (annotation,)]
+    kind, is_bool = kinds[0], isinstance(value, bool)
+    if (isinstance(value, kind) and not is_bool) or (value is None and NoneType in kinds):
+        return value
+    if kind in (int, float) and not is_bool:  # YAML reads 1e-3, without a point, as text
+        with suppress(TypeError, ValueError, OverflowError):
+            if kind(float(value)) == float(value):
+                return kind(float(value))
+    raise ValueError(f"{name} is {value!r}; it has to be {KINDS[kind]}.")

@@ -74,7 +74,7 @@ def check(
         prompts: a padded batch as `model.generate` would get it, with its `attention_mask`.
 
     Raises:
-        ValueError: the dataset is empty, or as `chat.encode`, naming the row.
+        ValueError: the dataset is empty, a row has no labels, or as `chat.encode`, naming the row.
     """
     batches.check_examples(dataset)
     chat.end_id(tokenizer, template)
@@ -104,6 +104,8 @@ def _in_row(
             yield "nothing_to_learn"
             return
         row = chat.encode(thread, tokenizer, template)
+    if collator is batches.collate and "labels" not in row:
+        raise ValueError(f"Row {place} has input_ids and no labels. Add them, or name the collator that makes them.")
     batch = collator([dict(row)])
     real = batch["attention_mask"][0].bool() if "attention_mask" in batch else slice(None)
     ids, labels = (batch[name][0][real].tolist() for name in ("input_ids", "labels"))
