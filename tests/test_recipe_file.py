@@ -258,6 +258,12 @@ def test_what_cannot_be_trained_is_said_in_a_line(base, tmp_path, changes, words
     assert not (tmp_path / "made").exists()
 
 
+def test_a_wrong_adapter_is_refused_before_a_model_is_loaded(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+    with pytest.raises(SystemExit, match="adapter: PEFT .*lora_alfa"):
+        main([str(written(tmp_path, base, adapter={**ADAPTER, "lora_alfa": 8}))])
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

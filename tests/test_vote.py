@@ -1,10 +1,14 @@
 """The blind vote: its logic without widgets, and the widget as its buttons and keys are used."""
 
 import builtins
+import signal
+import subprocess
+import sys
 
 import pytest
 
 from course_utils import tournament
+from course_utils.core.files import ROOT
 from tests.test_tournament import ANSWERS, held
 
 
@@ -42,6 +46,26 @@ def test_a_ballot_goes_on_behind_the_last_vote(ballot):
         ballot.vote("0")
     again = tournament.Ballot(held(ballot.tournament.path, judge="me", sides_seed=3))
     assert (again.progress, again.shown) == ("4 of 9 votes", ballot.shown)
+
+
+KILLED = """
+import os, signal, sys
+from course_utils import tournament
+from tests.test_tournament import held
+ballot = tournament.Ballot(held(sys.argv[1], judge="me", sides_seed=3))
+for key in "120":
+    ballot.vote(key)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_no_vote_is_lost_on_a_kill(tmp_path):
+    path = tmp_path / "votes.jsonl"
+    done = subprocess.run([sys.executable, "-c", KILLED, str(path)], cwd=ROOT)
+    assert done.returncode == -signal.SIGKILL
+    again = tournament.Ballot(held(path, judge="me", sides_seed=3))
+    assert again.progress == "3 of 9 votes"
+    assert again.tournament.verdicts()["winner"].tolist() == ["first", "second", "tie"]
 
 
 def test_another_key_is_no_vote(ballot):

@@ -112,3 +112,8 @@ def test_at_one_length_a_judge_sees_as_much_of_both(monkeypatch):
     assert half.at_one_length("q", "abc", "defgh") == "tie"
     assert half.at_one_length("q", "defgh", "") == "tie"
     assert seen == [("q", "abc", "def"), ("q", "", "")]
+
+
+def test_a_pair_is_decided_if_its_interval_leaves_one_half_out():
+    found = [half.side(mean, around) for mean, around in ((0.7, 0.1), (0.3, 0.1), (0.55, 0.1), (0.45, 0.05))]
+    assert found == [True, False, None, None]
