@@ -162,15 +162,25 @@ def _bubbles(thread: list[Turn]) -> str:
 
 def _recipe_of(folder: str | Path) -> dict[str, Any]:
     """By what it was trained: the recipe that lies beside it; empty for what has none, such as a name of the hub."""
-    path = Path(folder) / files.RECIPE
-    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    path, recipe = Path(folder).expanduser() / files.RECIPE, None
+    if not path.is_file():
+        return {}
+    with contextlib.suppress(yaml.YAMLError, UnicodeDecodeError):
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    fits = isinstance(recipe, dict) and isinstance(recipe.get("model"), str)
+    if fits and recipe.get("precision") in loading.PRECISIONS and recipe.get("template") in list(TEMPLATES):
+        return recipe
+    print(f"{path} is no recipe of a training here; it is not used.", file=sys.stderr)
+    return {}
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The command."""
     console.accept_all()
     parser = argparse.ArgumentParser(prog="python -m course_utils.chat_ui", description="Talk to a model.")
-    parser.add_argument("--model", help="a hub id or a folder; by default what the adapter was trained on")
+    parser.add_argument(
+        "--model", help="a hub id or a folder; by default that of the adapter's recipe, or the course's"
+    )
     parser.add_argument("--adapter", help="the folder of an adapter, which is put on the model")
     parser.add_argument("--precision", choices=loading.PRECISIONS, help="of the base")
     parser.add_argument("--template", choices=TEMPLATES, help="in which to ask")
@@ -184,10 +194,11 @@ def main(arguments: list[str] | None = None) -> None:
         tokenizer = loading.load_tokenizer(name, revision=revision)
         if adapter:
             model = loading.load_adapter(model, adapter)
+        taught = recipe.get("template", "guanaco")
+        session = Session(model, tokenizer, given.template or taught)
+        end_id(tokenizer, session.template)
     except (OSError, ValueError, loading.ModelCacheError) as error:
         sys.exit(f"{parser.prog}: {error}")
-    taught = recipe.get("template", "guanaco")
-    session = Session(model, tokenizer, given.template or taught)
     if recipe and session.template != taught:
         print(f"It was trained in the template {taught!r}, and is asked in {session.template!r}.", file=sys.stderr)
     with contextlib.suppress(EOFError, KeyboardInterrupt):
@@ -196,8 +207,11 @@ def main(arguments: list[str] | None = None) -> None:
             if text == "/new":
                 session.thread = []
             elif text:
-                for piece in session.stream(text):
-                    print(piece, end="", flush=True)
+                try:
+                    for piece in session.stream(text):
+                        print(piece, end="", flush=True)
+                except ValueError as error:  # the question cannot be asked; the next one may
+                    print(error, file=sys.stderr)
                 print()
 
 

@@ -8,7 +8,7 @@ import yaml
 
 from course_utils import chat_ui, datafiles, evaluation, loading
 from course_utils.loading import cache
-from tests.conftest import tiny
+from tests.conftest import tiny, toy_tokenizer
 
 THREAD = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello."}]
 
@@ -111,6 +111,40 @@ def test_in_a_terminal_one_can_ask_begin_again_and_stop(tokenizer, monkeypatch, 
     chat_ui.main([])
     assert asked == [1, 3, 1]
     assert capsys.readouterr().out.count("\n") >= 3
+
+
+def test_a_question_that_cannot_be_asked_does_not_end_the_chat(tokenizer, monkeypatch, capsys):
+    lines = iter(["\ud83d", "Hi?"])
+
+    def typed(_):
+        if (line := next(lines, None)) is None:
+            raise EOFError
+        return line
+
+    monkeypatch.setattr(builtins, "input", typed)
+    monkeypatch.setattr(loading, "load_model", lambda *_, **__: tiny(49152))
+    monkeypatch.setattr(loading, "load_adapter", lambda model, _: model)
+    monkeypatch.setattr(chat_ui.Session, "_written", lambda *_: iter(["Hello."]))
+    chat_ui.main([])
+    said = capsys.readouterr()
+    assert "half of a character" in said.err
+    assert said.out.split() == ["Hello."]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "a: [", "default_stage: {}\n", "model: 3\nprecision: nf4\ntemplate: chatml\n"]
+)
+def test_what_is_no_recipe_is_not_used(tmp_path, capsys, text):
+    (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
+    assert chat_ui._recipe_of(tmp_path) == {}
+    assert "recipe.yaml is no recipe of a training here; it is not used." in capsys.readouterr().err
+
+
+def test_a_template_without_its_end_is_refused_before_the_first_question(monkeypatch, tmp_path):
+    monkeypatch.setattr(loading, "load_model", lambda *_, **__: tiny())
+    monkeypatch.setattr(loading, "load_tokenizer", lambda *_, **__: toy_tokenizer())
+    with pytest.raises(SystemExit, match="no end-of-sequence token"):
+        chat_ui.main(["--model", str(tmp_path)])
 
 
 @pytest.mark.parametrize(

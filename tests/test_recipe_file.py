@@ -126,8 +126,32 @@ def test_another_recipe_does_not_go_on_from_it(done, base):
     path = done.parent / "other.yaml"
     settings = yaml.safe_load((done.parent / "made.yaml").read_text(encoding="utf-8"))
     path.write_text(yaml.safe_dump(settings | {"lr": 0.02}), encoding="utf-8")
-    with pytest.raises(SystemExit, match=r"holds checkpoints of another run .*lr 0\.01 there, 0\.02 now"):
+    with pytest.raises(SystemExit, match=r"holds what another recipe has trained \(lr 0\.01 there, 0\.02 now\)"):
         main([str(path), "--output-dir", str(done)])
+    path.write_text(yaml.safe_dump(settings | {"steps": 3}), encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"\(steps 6 there, 3 now\)"):
+        main([str(path), "--output-dir", str(done)])
+
+
+def test_a_folder_of_somebody_else_is_left_as_it_is(base, tmp_path):
+    path = written(tmp_path, base)
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "README.md").write_text("mine", encoding="utf-8")
+    with pytest.raises(SystemExit, match="made holds a README.md that no training has left there"):
+        main([str(path)])
+    recipe = path.rename(tmp_path / "recipe.yaml")
+    with pytest.raises(SystemExit, match="recipe.yaml would be written over"):
+        main([str(recipe), "--output-dir", str(tmp_path)])
+    assert [each.name for each in (tmp_path / "made").iterdir()] == ["README.md"]
+
+
+def test_a_base_beside_the_work_is_named_so_that_it_is_found_from_elsewhere(base, tmp_path, monkeypatch):
+    """A relative name would mean another model in another folder."""
+    monkeypatch.chdir(base.parent)
+    main([str(written(tmp_path, Path(base.name), steps=1))])
+    stored = json.loads((tmp_path / "made" / "adapter_config.json").read_text(encoding="utf-8"))
+    assert stored["base_model_name_or_path"] == str(base)
+    assert training.read_recipe(tmp_path / "made" / "recipe.yaml").model == str(base)
 
 
 def test_full_fine_tuning_is_saved_whole_and_a_small_file_has_nothing_held_out(base, tmp_path):
@@ -249,13 +273,24 @@ def test_two_processes_train_by_the_same_file(base, done, tmp_path):
         ({"adapter": "LORA"}, "made.yaml: adapter is 'LORA'; it has to be fields with their values."),
         ({"adapter": {**ADAPTER, "lora_alfa": 8}}, "adapter: PEFT .* unexpected keyword argument 'lora_alfa'"),
         ({"adapter": {**ADAPTER, "peft_type": "LORAA"}}, "adapter: PEFT knows no peft_type 'LORAA'"),
+        ({"adapter": {**ADAPTER, "peft_type": ["LORA"]}}, r"adapter: PEFT knows no peft_type \['LORA'\]"),
+        ({"adapter": {**ADAPTER, "task_type": "SEQ_CLS"}}, "adapter: task_type is 'SEQ_CLS'; .* 'CAUSAL_LM'"),
+        ({"adapter": {**ADAPTER, "inference_mode": True}}, "adapter: with inference_mode nothing is trained"),
+        (
+            {"adapter": {**ADAPTER, "init_lora_weights": "pissa_niter_4"}},
+            "adapter: init_lora_weights 'pissa_niter_4' also changes",
+        ),
+        ({"compute_dtype": "float16"}, "Unknown compute_dtype 'float16'; choose from"),
+        ({"adapter": None, "trainable": "("}, r"trainable '\(' is no pattern"),
+        ({"revision": "v9"}, "revision is 'v9', and the model is a folder, which has none"),
+        ({"lr": 1e30, "adapter": None, "max_grad_norm": 0}, "The loss at step 2 is nan"),
     ],
     ids=str,
 )
 def test_what_cannot_be_trained_is_said_in_a_line(base, tmp_path, changes, words):
     with pytest.raises(SystemExit, match=words):
         main([str(written(tmp_path, base, **changes))])
-    assert not (tmp_path / "made").exists()
+    assert not (tmp_path / "made" / "recipe.yaml").exists()
 
 
 def test_a_wrong_adapter_is_refused_before_a_model_is_loaded(base, tmp_path, monkeypatch):
@@ -268,15 +303,21 @@ def test_a_wrong_adapter_is_refused_before_a_model_is_loaded(base, tmp_path, mon
     ("text", "words"),
     [
         ("steps: [", "made.yaml is no YAML"),
+        ("steps: 1\nlr: 0.1\nmodel: caf\u00e9\n".encode("latin1"), "made.yaml is not UTF-8"),
         ("", "made.yaml has no fields"),
         ("lr: 1e-3", "made.yaml: it missing 1 required keyword-only argument: 'steps'"),
     ],
 )
 def test_what_is_no_recipe_is_named(tmp_path, text, words):
     path = tmp_path / "made.yaml"
-    path.write_text(text, encoding="utf-8")
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=words):
         training.read_recipe(path)
+
+
+def test_an_adapter_names_the_revision_of_its_base():
+    recipe = Recipe(model="some/model", revision="v2", adapter=ADAPTER, lr=0.1, steps=1)
+    assert training.prepare.adapter_config(recipe).revision == "v2"
 
 
 def test_a_recipe_is_read_as_it_is_written(tmp_path):
@@ -284,6 +325,8 @@ def test_a_recipe_is_read_as_it_is_written(tmp_path):
     path = tmp_path / "made.yaml"
     path.write_text(yaml.safe_dump(asdict(recipe)), encoding="utf-8")
     assert training.read_recipe(path) == recipe
+    path.write_text("lr: 1\nsteps: 1\nadapter: {peft_type: LORA, lora_dropout: 1e-1, r: '4'}\n", encoding="utf-8")
+    assert training.read_recipe(path).adapter == {"peft_type": "LORA", "lora_dropout": 0.1, "r": 4}
     path.write_text("lr: 1e-5\nsteps: 10\nseed: 3\ndata: own.jsonl\nmax_length: 1e3\n", encoding="utf-8")
     assert training.read_recipe(path).lr == 1e-5, "which YAML reads as text"
     assert training.read_recipe(path).max_length == 1000

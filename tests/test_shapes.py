@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from course_utils import chat, datafiles
-from course_utils.core.rows import DataError
+from course_utils.core.rows import DataError, NothingLeft
 from tests.test_trees import FIXTURES
 
 TURNS = [("user", "Hi?"), ("assistant", "Hello."), ("user", "More"), ("assistant", "That is all.")]
@@ -47,6 +47,41 @@ def test_lists_of_turns_are_the_same_thread(tmp_path, row):
 )
 def test_pairs_are_a_question_with_its_answer(tmp_path, row, question, answer):
     assert chat.load_threads(written(tmp_path, [row])) == [chat.question(question, answer)]
+
+
+def test_what_stands_before_the_question_in_fields_of_its_own_is_kept(tmp_path):
+    system = {"role": "system", "content": "Be short."}
+    assert chat.load_threads(written(tmp_path, [SHAREGPT | {"system": "Be short."}])) == [[system, *THREAD]]
+    alpaca = ALPACA | {"input": "", "system": "Be short.", "history": [["Hi?", "Hello."]]}
+    assert chat.load_threads(written(tmp_path, [alpaca])) == [[system, *THREAD[:2], *chat.question("Add.", "3")]]
+    assert chat.load_threads(written(tmp_path, [SHAREGPT | {"system": ""}, SHAREGPT | {"system": None}])) == 2 * [
+        THREAD
+    ]
+
+
+def test_a_row_with_an_id_like_oasst_s_is_what_its_other_fields_say(tmp_path):
+    assert chat.load_threads(written(tmp_path, [{"message_id": "1", **OPENAI}])) == [THREAD]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"instruction": None, "output": "x"},
+        {"prompt": None, "completion": "x"},
+        {"prompt": THREAD[:1], "completion": None},
+        {"prompt": "Add.", "completion": None},
+    ],
+    ids=str,
+)
+def test_what_is_missing_in_a_pair_is_named_by_its_line(tmp_path, row):
+    with pytest.raises(DataError, match="own.jsonl, line 1: .*missing or not text"):
+        chat.load_threads(written(tmp_path, [row]))
+
+
+def test_of_trees_too_nothing_may_be_left_for_a_split(tmp_path):
+    empty = next(split for split in datafiles.SPLITS if split != datafiles.split_of("a"))
+    with pytest.raises(NothingLeft, match=f"the split '{empty}' is empty"):
+        chat.load_threads(written(tmp_path, OASST), empty)
 
 
 def test_trees_give_their_best_threads(tmp_path):

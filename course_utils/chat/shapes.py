@@ -18,27 +18,39 @@ SHAPES = (
 def as_thread(row: Any) -> Iterable[Mapping[str, Any]]:
     """The turns in a row of a data set: a list of turns, or one of `SHAPES` but OASST's. Nothing in them is checked.
 
+    A field `system`, and Alpaca's `history` of questions with their answers, come before them.
+
     Raises:
         ValueError: the row has another shape; names its fields.
     """
     if not isinstance(row, Mapping):
         return row
+    thread = _turns(row)
+    if row.get("system") and isinstance(thread, list):
+        return [{"role": "system", "content": row["system"]}, *thread]
+    return thread
+
+
+def _turns(row: Mapping[str, Any]) -> Any:
+    """The turns of a row, without a system prompt in a field of its own."""
     for name in ("messages", "conversations"):
         if name in row:
             return row[name]
     if {"instruction", "output"} <= set(row):
-        asked = [row["instruction"], *filter(None, [row.get("input")])]
-        return _pair("\n\n".join(map(str, asked)), row["output"])
+        asked, more = row["instruction"], row.get("input")
+        before = [turn for pair in row.get("history") or [] for turn in _pair(*pair)]
+        return before + _pair(f"{asked}\n\n{more}" if more and asked is not None else asked, row["output"])
     if {"prompt", "completion"} <= set(row):
         prompt, completion = row["prompt"], row["completion"]
-        return _pair(prompt, completion) if isinstance(prompt, str) else [*prompt, *completion]
+        both_turns = isinstance(prompt, list) and isinstance(completion, list)
+        return prompt + completion if both_turns else _pair(prompt if isinstance(prompt, str) else None, completion)
     raise ValueError(
         f"no conversation in a known shape, but the fields {', '.join(map(str, row))}; known are {SHAPES}."
     )
 
 
-def _pair(asked: str, answer: Any) -> list[dict[str, Any]]:
-    """Unlike `question`, keeps an answer that is missing, so that it is named."""
+def _pair(asked: Any, answer: Any) -> list[dict[str, Any]]:
+    """Unlike `question`, keeps what is missing, so that it is named."""
     return [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
 
 
@@ -61,7 +73,8 @@ def load_threads(path: str | Path, split: str | None = None, roles: Collection[s
     if split not in (None, *SPLITS):
         raise ValueError(f"Unknown split {split!r}; choose train, validation or test.")
     rows = list(read_rows(Path(path)))
-    if rows and isinstance(rows[0][1], Mapping) and ({"message_id", "message_tree_id"} & set(rows[0][1])):
+    fields = set(rows[0][1]) if rows and isinstance(rows[0][1], Mapping) else set()
+    if {"message_id", "message_tree_id"} & fields and not {"messages", "conversations"} & fields:
         return [top_thread(tree) for tree in load_conversations(path, split)]
     threads = []
     for place, row in rows:

@@ -30,16 +30,17 @@ def ship(trained: Path, folder: Path) -> None:
 
     Raises:
         loading.AdapterError: there is no whole adapter, or it does not fit the course's model.
+        FileNotFoundError: its recipe or its card is missing; nothing is written.
     """
     loading.load_adapter(_base(), trained)
+    as_they_are = {name: (trained / name).read_bytes() for name in (CONFIG, files.RECIPE, "README.md")}
     weights = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in load_file(trained / WEIGHTS).items()}
     content = save(weights, metadata={"format": "pt"})
     files.write_whole(folder / WEIGHTS, content)
     for name in (CONFIG, files.RECIPE):
-        files.write_whole(folder / name, (trained / name).read_bytes())
+        files.write_whole(folder / name, as_they_are[name])
     found = scores(folder)
-    text = (trained / "README.md").read_text(encoding="utf-8")
-    files.write_whole(folder / "README.md", f"{text}\n{_said(found)}")
+    files.write_whole(folder / "README.md", f"{as_they_are['README.md'].decode()}\n{_said(found)}")
     found |= {"rounded_to": "bf16", "sha256": hashlib.sha256(content).hexdigest(), "machine": machine.describe()}
     files.write_whole(folder / "scores.json", json.dumps(found, indent=1) + "\n")
 
@@ -88,7 +89,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     try:
         ship(given.trained, given.folder)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"{parser.prog}: {error}")
     print(f"Done: {given.folder}")
 

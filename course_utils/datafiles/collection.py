@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from course_utils.core import files
-from course_utils.core.rows import DataError, Placed, check_text, fail, numbered, read_rows, short
+from course_utils.core.rows import DataError, NothingLeft, Placed, check_text, fail, numbered, read_rows, short
 from course_utils.datafiles.trees import SPLITS, Message, build, split_of
 
 HUB_PREFIX = "hub:"
@@ -52,7 +52,7 @@ def load_conversations(
         )
     chosen = [tree for tree in trees if split in (None, split_of(tree.message_id))]
     if not chosen:
-        raise DataError(
+        raise NothingLeft(
             f"{name}: the split {split!r} is empty. A hash of its id puts each tree into a split, and a file of few "
             f"trees (here {len(trees)}) may miss one; leave out `split` and divide the list yourself."
         )

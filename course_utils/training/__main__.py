@@ -8,7 +8,7 @@ The same command goes on where it was stopped. What the recipe's `data` names is
 
 import argparse
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -20,7 +20,9 @@ from course_utils.batches import collate, token_losses
 from course_utils.chat import Example
 from course_utils.core import console, files, noise
 from course_utils.core.rows import NothingLeft
+from course_utils.loading.adapters import NOT_REPEATED
 from course_utils.training.card import Run, model_card
+from course_utils.training.checkpoints import IDENTITY
 from course_utils.training.prepare import adapter_config, prepare_model
 from course_utils.training.recipe import Recipe, as_yaml, read_recipe
 from course_utils.training.sft import run, sft_trainer
@@ -35,7 +37,8 @@ def examples(recipe: Recipe, folder: Path, split: str, tokenizer: PreTrainedToke
     """
     if not recipe.data:
         raise ValueError("The recipe names no data; add 'data: ' and a file of conversations, or 'conversations'.")
-    path = files.data_dir() / "conversations.jsonl" if recipe.data == "conversations" else folder / recipe.data
+    own = folder / Path(recipe.data).expanduser()
+    path = files.data_dir() / "conversations.jsonl" if recipe.data == "conversations" else own
     how = {"train_on": recipe.train_on, "max_length": recipe.max_length}
     roles = chat.TEMPLATES[recipe.template].heads if recipe.template in chat.TEMPLATES else None
     return chat.encode_all(chat.load_threads(path, split, roles), tokenizer, recipe.template, **how)
@@ -45,10 +48,11 @@ def train(path: Path, output_dir: Path) -> Path:
     """Train by the recipe in `path`; what is trained, the tokenizer, the recipe and the card go to `output_dir`.
 
     Raises:
-        ValueError: recipe or data are broken, or a trap is in them (`training.check`); says which.
+        ValueError: recipe or data are broken, a trap is in them (`training.check`), or `output_dir` is another run's;
+            says which.
     """
-    recipe = read_recipe(path)
-    adapter_config(recipe)  # refused here, if at all, not after the model was loaded
+    recipe = _checked(read_recipe(path))
+    _check_folder(output_dir, recipe, path)
     tokenizer = loading.load_tokenizer(recipe.model, revision=recipe.revision)
     trained_on, held_out = examples(recipe, path.parent, "train", tokenizer), []
     try:
@@ -72,6 +76,47 @@ def train(path: Path, output_dir: Path) -> Path:
     return output_dir
 
 
+def _checked(recipe: Recipe) -> Recipe:
+    """The recipe, with the folder of its model named so that it is found from everywhere.
+
+    Raises:
+        ValueError: what would fail only after the model was loaded, or after the training.
+    """
+    config, base = adapter_config(recipe), Path(recipe.model).expanduser()
+    start = getattr(config, "init_lora_weights", None)
+    if isinstance(start, str) and start.startswith(NOT_REPEATED):
+        raise ValueError(
+            f"adapter: init_lora_weights {start!r} also changes the frozen weights, which no adapter's file holds. "
+            "Leave it out."
+        )
+    if not base.is_dir():
+        return recipe
+    if recipe.revision:
+        raise ValueError(f"revision is {recipe.revision!r}, and the model is a folder, which has none. Leave it out.")
+    return replace(recipe, model=str(base.resolve()))
+
+
+def _check_folder(folder: Path, recipe: Recipe, source: Path) -> None:
+    """Whether what lies in the folder may be written over, by this recipe; with a constant rate a run may go on longer.
+
+    Raises:
+        ValueError: it was left by another recipe, by nobody's training, or is the recipe itself.
+    """
+    left, way_out = folder / files.RECIPE, "Name another with --output-dir"
+    if left.resolve() == source.resolve():
+        raise ValueError(f"{left} would be written over. {way_out}, or give the recipe another name.")
+    if not left.exists():
+        if (folder / "README.md").exists() and not (folder / IDENTITY).exists():
+            raise ValueError(f"{folder} holds a README.md that no training has left there. {way_out}.")
+        return
+    there, now = (asdict(each) for each in (read_recipe(left), recipe))
+    if recipe.schedule == "constant" and there["steps"] < recipe.steps:
+        there["steps"] = recipe.steps
+    if other := [f"{name} {there[name]} there, {now[name]} now" for name in now if there[name] != now[name]]:
+        what = f"{folder} holds what another recipe has trained ({'; '.join(other)})"
+        raise ValueError(f"{what}. {way_out}, or delete that folder.")
+
+
 @torch.no_grad()
 def mean_loss(model: nn.Module, held_out: list[Example], batch_size: int) -> float | None:
     """In nats per supervised token; None without examples. Every process computes all of it."""
@@ -93,7 +138,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     try:
         print(f"Done: {train(given.recipe, given.output_dir or given.recipe.with_suffix(''))}")
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"{parser.prog}: {error}")
 
 

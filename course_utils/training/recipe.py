@@ -103,6 +103,8 @@ def read_recipe(path: str | Path) -> Recipe:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError(f"{path.name} is no YAML: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is not UTF-8 ({error.reason}); save it as UTF-8.") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path.name} has no fields; write one a line, such as 'steps: 100'.")
     kinds = {field.name: field.type for field in fields(Recipe)}
@@ -119,14 +121,26 @@ def as_yaml(recipe: Recipe) -> str:
     return yaml.safe_dump(asdict(recipe), sort_keys=False)
 
 
+def _number(value: Any) -> Any:
+    """The number that a text spells, since YAML reads 1e-3, without a point, as text; anything else as it is."""
+    if isinstance(value, str):
+        for kind in (int, float):
+            with suppress(ValueError):
+                return kind(value)
+    return value
+
+
 def _of_kind(name: str, value: object, annotation: Any) -> object:
     """The value of a field, which has to be of the kind that is written behind its name in `Recipe`."""
     kinds = [get_origin(each) or each for each in get_args(annotation) or (annotation,)]
     kind, is_bool = kinds[0], isinstance(value, bool)
+    if isinstance(value, dict) and kind is dict:
+        return {key: _number(each) for key, each in value.items()}
     if (isinstance(value, kind) and not is_bool) or (value is None and NoneType in kinds):
         return value
-    if kind in (int, float) and not is_bool:  # YAML reads 1e-3, without a point, as text
-        with suppress(TypeError, ValueError, OverflowError):
-            if kind(float(value)) == float(value):
-                return kind(float(value))
+    number = value if is_bool else _number(value)
+    if kind in (int, float) and isinstance(number, (int, float)) and not is_bool:
+        with suppress(ValueError, OverflowError):
+            if kind(number) == number:
+                return kind(number)
     raise ValueError(f"{name} is {value!r}; it has to be {KINDS[kind]}.")

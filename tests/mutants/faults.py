@@ -1390,8 +1390,8 @@ FAULTS = [
     Fault(
         "Alpaca's input is lost",
         "course_utils/chat/shapes.py",
-        '*filter(None, [row.get("input")])',
-        "*filter(None, [])",
+        'f"{asked}\\n\\n{more}" if more and asked is not None else asked',
+        "asked",
         "tests/test_shapes.py::test_pairs_are_a_question_with_its_answer",
     ),
     Fault(
@@ -2507,15 +2507,15 @@ FAULTS = [
     Fault(
         "a kind of field is not looked at",
         "course_utils/training/recipe.py",
-        "if kind(float(value)) == float(value):",
+        "if kind(number) == number:",
         "if True:",
         "tests/test_recipe_file.py::test_what_cannot_be_trained_is_said_in_a_line",
     ),
     Fault(
         "PEFT's own words for a wrong field of an adapter end the command",
         "course_utils/training/__main__.py",
-        "    adapter_config(recipe)  # refused here, if at all, not after the model was loaded\n",
-        "",
+        "recipe = _checked(read_recipe(path))",
+        "recipe = read_recipe(path)",
         "tests/test_recipe_file.py::test_a_wrong_adapter_is_refused_before_a_model_is_loaded",
     ),
     Fault(
@@ -2587,6 +2587,41 @@ FAULTS = [
         "return None if abs(mean - 0.5) <= half else mean > 0.5",
         "return mean > 0.5",
         "tests/lessons/test_04_judging.py::test_a_pair_is_decided_if_its_interval_leaves_one_half_out",
+    ),
+    Fault(
+        "what another recipe has trained is written over",
+        "course_utils/training/__main__.py",
+        "    _check_folder(output_dir, recipe, path)\n",
+        "",
+        "tests/test_recipe_file.py::test_a_folder_of_somebody_else_is_left_as_it_is",
+    ),
+    Fault(
+        "fewer steps go on as if they were more",
+        "course_utils/training/__main__.py",
+        'there["steps"] < recipe.steps:',
+        'there["steps"] != recipe.steps:',
+        "tests/test_recipe_file.py::test_another_recipe_does_not_go_on_from_it",
+    ),
+    Fault(
+        "a base is named as it is seen from the working folder",
+        "course_utils/training/__main__.py",
+        "return replace(recipe, model=str(base.resolve()))",
+        "return recipe",
+        "tests/test_recipe_file.py::test_a_base_beside_the_work_is_named_so_that_it_is_found_from_elsewhere",
+    ),
+    Fault(
+        "an adapter forgets the revision of its base",
+        "course_utils/training/prepare.py",
+        '{**recipe.adapter, "revision": recipe.revision}',
+        "{**recipe.adapter}",
+        "tests/test_recipe_file.py::test_an_adapter_names_the_revision_of_its_base",
+    ),
+    Fault(
+        "a system prompt in a field of its own is lost",
+        "course_utils/chat/shapes.py",
+        'if row.get("system") and isinstance(thread, list):',
+        "if False:",
+        "tests/test_shapes.py::test_what_stands_before_the_question_in_fields_of_its_own_is_kept",
     ),
 ]
 SEEN_IN_CELLS = {  # faults that a test notices, and a cell of the lesson as well

@@ -209,7 +209,7 @@ EXEMPT = {  # passages whose numbers nothing records, and why
         "2e-4 for 7 and 13 billion parameters, 1e-4 for 33 and 65": PUBLISHED,
         "(Popović 2015)": "a source",
         "counts 9,209, out of 161,443 messages": PUBLISHED,
-        "after 20 steps (the look nearest to ours) and 40": "the looks of studies.forgetting.SCORING",
+        "after 10 steps (the look nearest to ours) and 40": "the looks of studies.forgetting.SCORING",
         "gradients clipped at 1.": "studies.guanaco.THREADS",
         "46 test trees are few": "printed in the second section",
         "the planner fits a model of 7 billion parameters on 12 GB": RULE,
@@ -228,7 +228,7 @@ EXEMPT = {  # passages whose numbers nothing records, and why
         "Over the 7B Alpaca (64.4), the lead is larger": PUBLISHED,
         "only 80 % of their 7B runs": PUBLISHED,
         "on 80 prompts. If the place": "printed by the next cell",
-        "`r = 16`, `lora_alpha = 32`, 5e-4 (the recipe) to 1e-3 (the edge of notebook 01's grid)": DEFINITION,
+        "`r = 16`, `lora_alpha = 32`, 5e-4 (the recipe, two passes) to 1e-3 (the edge of notebook 01's grid, one)": DEFINITION,
         "Guanaco: `r = 64`, `lora_alpha = 16`, 2e-4 up to 13 billion parameters, 1e-4 at 33 and 65. Rate": PUBLISHED,
     },
     "04_judging": {
