@@ -228,7 +228,7 @@ EXEMPT = {  # passages whose numbers nothing records, and why
         "Over the 7B Alpaca (64.4), the lead is larger": PUBLISHED,
         "only 80 % of their 7B runs": PUBLISHED,
         "on 80 prompts. If the place": "printed by the next cell",
-        "`r = 16`, `lora_alpha = 32`, 5e-4 (the recipe, two passes) to 1e-3 (the edge of notebook 01's grid, one)": DEFINITION,
+        "`r = 16`, `lora_alpha = 32`, 5e-4 (the recipe, two passes) to 1e-3 (the edge of notebook 01's": DEFINITION,
         "Guanaco: `r = 64`, `lora_alpha = 16`, 2e-4 up to 13 billion parameters, 1e-4 at 33 and 65. Rate": PUBLISHED,
     },
     "04_judging": {
