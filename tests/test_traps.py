@@ -99,6 +99,13 @@ def test_rows_without_a_label_are_found(template, tokenizer):
     assert names(training.check([THREADS[0], THREADS[1][:1]], tokenizer, template)) == ["nothing_to_learn"]
 
 
+def test_a_row_that_is_no_conversation_or_has_no_labels_is_named(tokenizer):
+    with pytest.raises(ValueError, match="Row 1: no conversation in a known shape"):
+        training.check([THREADS[0], {"text": "Hi?"}], tokenizer)
+    with pytest.raises(ValueError, match="Row 0 has input_ids and no labels"):
+        training.check([{"input_ids": [1, 2]}], tokenizer)
+
+
 @pytest.mark.parametrize(("template", "tokenizer"), TEMPLATES)
 @pytest.mark.parametrize("train_on", ["answers", "all"])
 def test_an_answer_that_was_cut_has_no_end(template, tokenizer, train_on):

@@ -80,7 +80,7 @@ def load_threads(path: str | Path, split: str | None = None, roles: Collection[s
     for place, row in rows:
         try:
             thread = normalized(as_thread(row), roles)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:  # a history that is no list of pairs
             raise DataError(f"{place}: {error}") from None
         if split in (None, split_of(thread[0]["content"])):
             threads.append(thread)

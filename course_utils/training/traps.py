@@ -98,9 +98,10 @@ def _in_row(
     form, end = TEMPLATES[template], chat.end_id(tokenizer, template)
     if not (isinstance(row, Mapping) and "input_ids" in row):
         try:
-            thread = chat.normalized(chat.as_thread(row), form.heads, place)
-        except ValueError as error:
+            turns = chat.as_thread(row)
+        except (TypeError, ValueError) as error:
             raise ValueError(f"Row {place}: {error}") from None
+        thread = chat.normalized(turns, form.heads, place)
         if any(len(chat.cut_at_special(turn["content"], tokenizer)) > 1 for turn in thread):
             yield "special_token_in_text"
         if all(turn["role"] != "assistant" for turn in thread):
