@@ -96,17 +96,28 @@ def test_without_ipywidgets_the_conversation_is_shown(session, monkeypatch):
     assert "<b>user</b><br>Hi?" in chat_ui.panel(session).data
 
 
-def test_in_a_terminal_one_can_ask_begin_again_and_stop(tokenizer, monkeypatch, capsys):
-    asked, lines = [], iter(["Hi?", "", "Why?", "/new", "Well?"])
+def types(monkeypatch, *lines: str) -> None:
+    """What somebody types, and then the end of input."""
+    left = iter(lines)
 
     def typed(_):
-        if (line := next(lines, None)) is None:
+        if (line := next(left, None)) is None:
             raise EOFError
         return line
 
     monkeypatch.setattr(builtins, "input", typed)
+
+
+def chats(monkeypatch, *lines: str) -> None:
+    """Somebody types to a tiny model, without an adapter."""
+    types(monkeypatch, *lines)
     monkeypatch.setattr(loading, "load_model", lambda *_, **__: tiny(49152))
     monkeypatch.setattr(loading, "load_adapter", lambda model, _: model)
+
+
+def test_in_a_terminal_one_can_ask_begin_again_and_stop(tokenizer, monkeypatch, capsys):
+    asked = []
+    chats(monkeypatch, "Hi?", "", "Why?", "/new", "Well?")
     monkeypatch.setattr(chat_ui, "encode_prompt", lambda thread, *_: asked.append(len(thread)) or [5, 6])
     chat_ui.main([])
     assert asked == [1, 3, 1]
@@ -114,16 +125,7 @@ def test_in_a_terminal_one_can_ask_begin_again_and_stop(tokenizer, monkeypatch, 
 
 
 def test_a_question_that_cannot_be_asked_does_not_end_the_chat(tokenizer, monkeypatch, capsys):
-    lines = iter(["\ud83d", "Hi?"])
-
-    def typed(_):
-        if (line := next(lines, None)) is None:
-            raise EOFError
-        return line
-
-    monkeypatch.setattr(builtins, "input", typed)
-    monkeypatch.setattr(loading, "load_model", lambda *_, **__: tiny(49152))
-    monkeypatch.setattr(loading, "load_adapter", lambda model, _: model)
+    chats(monkeypatch, "\ud83d", "Hi?")
     monkeypatch.setattr(chat_ui.Session, "_written", lambda *_: iter(["Hello."]))
     chat_ui.main([])
     said = capsys.readouterr()
@@ -186,14 +188,11 @@ def test_one_talks_to_the_shipped_adapter_on_the_base_it_was_trained_on_unless_o
         found["adapter"] = str(folder)
         return model
 
-    def ended(_):
-        raise EOFError
-
     monkeypatch.setattr(loading, "load_model", load_model)
     monkeypatch.setattr(loading, "load_tokenizer", lambda *_, **__: tokenizer)
     monkeypatch.setattr(loading, "load_adapter", load_adapter)
     monkeypatch.setattr(chat_ui, "Session", Session)
-    monkeypatch.setattr(builtins, "input", ended)
+    types(monkeypatch)
     chat_ui.main(arguments.split())
     assert (found["name"], found["precision"], found["adapter"], found["template"]) == loaded
     said = capsys.readouterr().err

@@ -61,7 +61,7 @@ def test_what_stands_before_the_question_in_fields_of_its_own_is_kept(tmp_path):
 
 @pytest.mark.parametrize("history", [7, [7], [["one"]], [["one", "two", "three"]]], ids=str)
 def test_a_history_that_is_no_list_of_pairs_is_named_by_its_line(tmp_path, history):
-    with pytest.raises(DataError, match=r"own.jsonl, line 2: "):
+    with pytest.raises(DataError, match=r"own.jsonl, line 2: the history is no list of pairs"):
         chat.load_threads(written(tmp_path, [ALPACA, ALPACA | {"history": history}]))
 
 

@@ -21,7 +21,7 @@ def as_thread(row: Any) -> Iterable[Mapping[str, Any]]:
     A field `system`, and Alpaca's `history` of questions with their answers, come before them.
 
     Raises:
-        ValueError: the row has another shape; names its fields.
+        ValueError: the row has another shape, or a history that is no list of pairs; names its fields.
     """
     if not isinstance(row, Mapping):
         return row
@@ -38,8 +38,7 @@ def _turns(row: Mapping[str, Any]) -> Any:
             return row[name]
     if {"instruction", "output"} <= set(row):
         asked, more = row["instruction"], row.get("input")
-        before = [turn for pair in row.get("history") or [] for turn in _pair(*pair)]
-        return before + _pair(f"{asked}\n\n{more}" if more and asked is not None else asked, row["output"])
+        return _history(row) + _pair(f"{asked}\n\n{more}" if more and asked is not None else asked, row["output"])
     if {"prompt", "completion"} <= set(row):
         prompt, completion = row["prompt"], row["completion"]
         both_turns = isinstance(prompt, list) and isinstance(completion, list)
@@ -47,6 +46,16 @@ def _turns(row: Mapping[str, Any]) -> Any:
     raise ValueError(
         f"no conversation in a known shape, but the fields {', '.join(map(str, row))}; known are {SHAPES}."
     )
+
+
+def _history(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Alpaca's earlier questions, each with its answer."""
+    try:
+        return [turn for asked, answer in row.get("history") or [] for turn in _pair(asked, answer)]
+    except (TypeError, ValueError):
+        raise ValueError(
+            "the history is no list of pairs, [question, answer]; correct it, or take the field out."
+        ) from None
 
 
 def _pair(asked: Any, answer: Any) -> list[dict[str, Any]]:
@@ -80,7 +89,7 @@ def load_threads(path: str | Path, split: str | None = None, roles: Collection[s
     for place, row in rows:
         try:
             thread = normalized(as_thread(row), roles)
-        except (TypeError, ValueError) as error:  # a history that is no list of pairs
+        except ValueError as error:
             raise DataError(f"{place}: {error}") from None
         if split in (None, split_of(thread[0]["content"])):
             threads.append(thread)

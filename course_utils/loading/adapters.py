@@ -17,6 +17,12 @@ NOT_REPEATED = ("pissa_niter", "lora_ga", "corda", "loftq")
 Shapes = dict[str, tuple[int, ...]]
 
 
+def changes_the_base(config: PeftConfig | None) -> str | None:
+    """The start of an adapter that also changes the frozen weights, which its file does not hold; None for others."""
+    start = getattr(config, "init_lora_weights", None)
+    return start if isinstance(start, str) and start.startswith(NOT_REPEATED) else None
+
+
 class AdapterError(ValueError):
     """An adapter that cannot be put on a model as it was saved; the message names the file and the way out."""
 
@@ -115,8 +121,7 @@ def _check_base(folder: Path, config: PeftConfig, base: nn.Module) -> None:
 
 def _check_repeatable(folder: Path, config: PeftConfig, trainable: bool) -> None:
     """Whether the adapter works on the base as it is, and can be trained on from what was saved."""
-    start = getattr(config, "init_lora_weights", None)
-    if isinstance(start, str) and start.startswith(NOT_REPEATED):
+    if start := changes_the_base(config):
         raise AdapterError(
             f"{folder / CONFIG}: its init_lora_weights {start!r} also changed the frozen weights, which the file does "
             "not hold, and loading cannot repeat. Save it as plain LoRA: before training "

@@ -20,7 +20,7 @@ from course_utils.batches import collate, token_losses
 from course_utils.chat import Example
 from course_utils.core import console, files, noise
 from course_utils.core.rows import NothingLeft
-from course_utils.loading.adapters import NOT_REPEATED
+from course_utils.loading.adapters import changes_the_base
 from course_utils.training.card import Run, model_card
 from course_utils.training.checkpoints import IDENTITY
 from course_utils.training.prepare import adapter_config, prepare_model
@@ -82,13 +82,12 @@ def _checked(recipe: Recipe) -> Recipe:
     Raises:
         ValueError: what would fail only after the model was loaded, or after the training.
     """
-    config, base = adapter_config(recipe), Path(recipe.model).expanduser()
-    start = getattr(config, "init_lora_weights", None)
-    if isinstance(start, str) and start.startswith(NOT_REPEATED):
+    if start := changes_the_base(adapter_config(recipe)):
         raise ValueError(
             f"adapter: init_lora_weights {start!r} also changes the frozen weights, which no adapter's file holds. "
             "Leave it out."
         )
+    base = Path(recipe.model).expanduser()
     if not base.is_dir():
         return recipe
     if recipe.revision:

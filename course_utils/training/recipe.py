@@ -133,14 +133,15 @@ def _number(value: Any) -> Any:
 def _of_kind(name: str, value: object, annotation: Any) -> object:
     """The value of a field, which has to be of the kind that is written behind its name in `Recipe`."""
     kinds = [get_origin(each) or each for each in get_args(annotation) or (annotation,)]
-    kind, is_bool = kinds[0], isinstance(value, bool)
-    if isinstance(value, dict) and kind is dict:
-        return {key: _number(each) for key, each in value.items()}
-    if (isinstance(value, kind) and not is_bool) or (value is None and NoneType in kinds):
-        return value
-    number = value if is_bool else _number(value)
-    if kind in (int, float) and isinstance(number, (int, float)) and not is_bool:
+    kind, number = kinds[0], _number(value)
+    if value is None and NoneType in kinds:
+        return None
+    if kind in (int, float) and isinstance(number, (int, float)) and not isinstance(number, bool):
         with suppress(ValueError, OverflowError):
             if kind(number) == number:
                 return kind(number)
+    elif isinstance(value, dict) and kind is dict:
+        return {key: _number(each) for key, each in value.items()}
+    elif isinstance(value, kind) and not isinstance(value, bool):
+        return value
     raise ValueError(f"{name} is {value!r}; it has to be {KINDS[kind]}.")

@@ -99,7 +99,7 @@ def _in_row(
     if not (isinstance(row, Mapping) and "input_ids" in row):
         try:
             turns = chat.as_thread(row)
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             raise ValueError(f"Row {place}: {error}") from None
         thread = chat.normalized(turns, form.heads, place)
         if any(len(chat.cut_at_special(turn["content"], tokenizer)) > 1 for turn in thread):
